@@ -43,3 +43,5 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("echod is for Linux: epoll, socket activation and systemd are what it is made of");
 
+mod cause;
+pub mod tick;
