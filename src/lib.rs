@@ -43,5 +43,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("echod is for Linux: epoll, socket activation and systemd are what it is made of");
 
+pub mod buffer;
 mod cause;
 pub mod tick;
