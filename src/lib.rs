@@ -45,4 +45,6 @@ compile_error!("echod is for Linux: epoll, socket activation and systemd are wha
 
 pub mod buffer;
 mod cause;
+pub mod driver;
+mod sys;
 pub mod tick;

@@ -1,0 +1,143 @@
+//! Thin shells around the kernel: they move bytes and decide nothing.
+//!
+//! A driver is asked for things and yields [`Completion`]s, one by one; each is handled before the
+//! next is pulled. Two contracts hold over every driver: an operation in flight owns its buffer, and
+//! a connection that was closed is forgotten only when nothing of it is in flight any more
+//! ([`Completion::Gone`], or [`Driver::close`] says so at once).
+//!
+//! Receiving is a *state* of a connection ([`Driver::receive`]), not an operation for each message;
+//! a send is tried at once and usually answered at once. Both together were measured at half the
+//! user-space instructions of a queue of operations.
+
+pub mod epoll;
+pub mod sim;
+
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+
+use crate::buffer::Buffer;
+pub use crate::sys::TcpInfo;
+use crate::tick::Tick;
+
+/// Names a connection to the driver. A stale token, of an earlier connection in the same place, finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The place in the table.
+    pub index: u32,
+    /// How often the place was used before; below 2^31.
+    pub generation: u32,
+}
+
+/// The answer to a send.
+#[derive(Debug)]
+pub struct Sent {
+    /// Bytes that the kernel took.
+    pub count: u32,
+    /// What it did not take, given back; `None` when nothing is left or the connection is broken.
+    pub rest: Option<Buffer>,
+    /// Why the connection is broken, if it is.
+    pub broken: Option<Errno>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub enum Completion<S> {
+    /// A peer came in by the listening socket in this slot.
+    Accepted {
+        /// The slot given with [`Driver::listen`].
+        slot: u16,
+        /// The connection, not yet opened.
+        stream: S,
+        /// The peer's address, canonical: an IPv4 peer is IPv4 whatever socket it came by.
+        peer: SocketAddr,
+    },
+    /// No peer could be accepted, and the next would fare no better: mostly descriptors or memory are used up.
+    AcceptFailed {
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Bytes of a peer.
+    Received {
+        /// Whose.
+        token: Token,
+        /// The bytes, at least one; turn memory.
+        input: Buffer,
+    },
+    /// The peer's FIN: it sends no more. Nothing is received after it.
+    PeerClosed {
+        /// Whose.
+        token: Token,
+    },
+    /// A send that had to wait went on.
+    Sent {
+        /// Whose.
+        token: Token,
+        /// How far.
+        sent: Sent,
+    },
+    /// The connection is broken.
+    Failed {
+        /// Which.
+        token: Token,
+        /// Why.
+        errno: Errno,
+    },
+    /// A closed connection has nothing in flight any more: its token may be used again.
+    Gone {
+        /// Which.
+        token: Token,
+    },
+    /// Somebody rang the worker's bell: orders wait.
+    Woken,
+}
+
+/// The kernel, as a worker sees it.
+pub trait Driver {
+    /// A listening socket, shared by the workers.
+    type Listening: Clone;
+    /// An accepted connection that may still be given to another worker.
+    type Stream;
+
+    /// Accepts from `socket` in this slot from now on; `None`: no longer.
+    ///
+    /// # Errors
+    /// What the kernel says if it cannot watch one more socket.
+    fn listen(&mut self, slot: u16, socket: Option<&Self::Listening>) -> Result<(), Errno>;
+
+    /// Accepts at once a peer that waits in the queue of the socket in this slot, if there is one.
+    fn accept_waiting(&mut self, slot: u16) -> Option<(Self::Stream, SocketAddr)>;
+
+    /// Takes charge of a connection; nothing is received until [`Driver::receive`] says so.
+    ///
+    /// # Errors
+    /// What the kernel says if it cannot watch one more socket; the connection is reset.
+    fn open(&mut self, token: Token, stream: Self::Stream) -> Result<(), Errno>;
+
+    /// Resets a connection that was accepted and is not wanted.
+    fn refuse(&mut self, stream: Self::Stream);
+
+    /// Receives up to `room` bytes at a time from now on; 0: nothing until further notice.
+    fn receive(&mut self, token: Token, room: u32);
+
+    /// Sends. `Some`: done, or as far as the kernel took it. `None`: a [`Completion::Sent`] comes; with
+    /// `keep` when the peer took some, however long that takes, without it soon. One send of a
+    /// connection at a time.
+    fn send(&mut self, token: Token, bytes: Buffer, keep: bool) -> Option<Sent>;
+
+    /// Sends our FIN, behind what was sent before.
+    fn shutdown(&mut self, token: Token);
+
+    /// Closes a connection, with a reset if asked. `true`: it is gone; `false`: [`Completion::Gone`] will come.
+    fn close(&mut self, token: Token, reset: bool) -> bool;
+
+    /// What the kernel knows of a connection; `None` if it does not say.
+    fn facts(&self, token: Token) -> Option<TcpInfo>;
+
+    /// Waits for completions until `until`, the start of a turn. A receive of this turn brings at most
+    /// `room` bytes. Answers the time, which holds for the whole turn.
+    fn wait(&mut self, until: Tick, room: u32) -> Tick;
+
+    /// The next completion of this turn.
+    fn next(&mut self) -> Option<Completion<Self::Stream>>;
+}

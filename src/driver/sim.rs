@@ -1,0 +1,479 @@
+//! A seeded network without a kernel, for tests: the same seed is the same run.
+//!
+//! It holds the clock and a number of scripted peers, and does what a kernel may do and seldom does:
+//! it wakes for nothing, takes a send now or later, whole, in part or not at all, delivers a receive
+//! after receiving was stopped, and lets a closed connection linger before it is gone. Each peer knows
+//! what it sent, so it knows what has to come back, and checks every byte.
+
+// All numbers here are small.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::{Completion, Driver, Sent, TcpInfo, Token};
+use crate::buffer::{Buffer, TurnMemory};
+use crate::tick::Tick;
+
+/// Bytes that the simulated kernel takes for a peer that does not read.
+pub const SEND_QUEUE: u64 = 3000;
+
+/// Most bytes of a receive that comes although receiving was stopped.
+pub const LATE: u32 = 64;
+
+/// SplitMix64: small, seedable, and good enough to be unkind.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is above zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.number() % bound
+    }
+
+    /// True once in `odds` times.
+    pub fn once_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
+    }
+}
+
+/// How a peer ends when it has sent all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It sends its FIN, and reads to ours.
+    HalfClose,
+    /// It resets the connection, whatever is under way.
+    Reset,
+    /// It says nothing more, and reads on until we end it.
+    Silence,
+}
+
+/// What a peer does.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// When it connects.
+    pub arrives: Tick,
+    /// Bytes that it sends.
+    pub bytes: u64,
+    /// Most bytes that it sends, and reads, at a time.
+    pub chunk: u64,
+    /// It never reads a byte.
+    pub deaf: bool,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// One end that is not ours.
+#[derive(Debug)]
+pub struct SimPeer {
+    /// What it does.
+    pub script: Script,
+    /// Bytes that it has sent.
+    pub sent: u64,
+    /// Bytes that it has read, all of them right.
+    pub echoed: u64,
+    /// It has read our FIN behind them.
+    pub finished: bool,
+    /// We reset it.
+    pub reset: bool,
+    /// A byte that it read was not the one that it had sent.
+    pub wrong: bool,
+    number: u64,
+    connected: bool,
+    fin: bool,
+    broken: bool,
+    /// Sent by it and not received by us.
+    inbound: u64,
+    /// Taken from us by the kernel and not read by it.
+    outbound: VecDeque<u8>,
+    our_fin: bool,
+}
+
+/// What our end knows of one connection.
+#[derive(Debug)]
+struct Slot {
+    token: Token,
+    peer: usize,
+    room: u32,
+    /// Receiving was stopped only now, so one more receive may come.
+    late: bool,
+    eof: bool,
+    failed: bool,
+    held: Option<Buffer>,
+    /// Closed; gone once this many turns have passed.
+    closing: Option<u64>,
+}
+
+/// The network and all peers on it.
+#[derive(Debug)]
+pub struct Network {
+    random: Random,
+    now: Tick,
+    peers: Vec<SimPeer>,
+    slots: Vec<Slot>,
+    accepting: bool,
+    rung: bool,
+    /// Looks at peers and connections that this turn may still take.
+    looks: u64,
+}
+
+/// The byte that peer `number` sends at position `at`.
+fn pattern(number: u64, at: u64) -> u8 {
+    (at.wrapping_mul(0x9e37_79b9).wrapping_add(number * 131) >> 7).to_le_bytes()[0]
+}
+
+impl Network {
+    /// A network with these peers.
+    pub fn new(seed: u64, scripts: Vec<Script>) -> Network {
+        let peer = |(number, script)| SimPeer {
+            script,
+            sent: 0,
+            echoed: 0,
+            finished: false,
+            reset: false,
+            wrong: false,
+            number,
+            connected: false,
+            fin: false,
+            broken: false,
+            inbound: 0,
+            outbound: VecDeque::new(),
+            our_fin: false,
+        };
+        Network {
+            random: Random(seed),
+            now: Tick(1000),
+            peers: (0..).zip(scripts).map(peer).collect(),
+            slots: Vec::new(),
+            accepting: false,
+            rung: false,
+            looks: 0,
+        }
+    }
+
+    /// The peers, in the order of their scripts.
+    pub fn peers(&self) -> &[SimPeer] {
+        &self.peers
+    }
+
+    /// The time.
+    pub fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// Connections that are not gone.
+    pub fn open(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Wakes the worker for its orders.
+    pub fn ring(&mut self) {
+        self.rung = true;
+    }
+
+    /// Lets one peer do something, or nothing.
+    fn act(&mut self) {
+        let number = self.random.below(self.peers.len() as u64);
+        let chunk = self.peers[number as usize].script.chunk;
+        let count = self.random.below(chunk) + 1;
+        let quiet = self.random.once_in(3);
+        let Some(peer) = self.peers.get_mut(number as usize) else {
+            return;
+        };
+        if !peer.connected || peer.broken || quiet {
+            return;
+        }
+        if !peer.script.deaf {
+            for _ in 0..count {
+                let Some(byte) = peer.outbound.pop_front() else {
+                    peer.finished |= peer.our_fin;
+                    break;
+                };
+                peer.wrong |= byte != pattern(peer.number, peer.echoed) || peer.echoed >= peer.sent;
+                peer.echoed += 1;
+            }
+        }
+        if peer.sent < peer.script.bytes {
+            let count = count.min(peer.script.bytes - peer.sent);
+            peer.sent += count;
+            peer.inbound += count;
+        } else {
+            match peer.script.ending {
+                Ending::HalfClose => peer.fin = true,
+                Ending::Reset => peer.broken = true,
+                Ending::Silence => peer.fin |= peer.finished,
+            }
+        }
+    }
+
+    /// What there is to say of one connection, if anything.
+    fn look(&mut self) -> Option<Completion<usize>> {
+        if self.accepting
+            && self.random.once_in(4)
+            && let Some((stream, peer)) = self.accept()
+        {
+            return Some(Completion::Accepted {
+                slot: 0,
+                stream,
+                peer,
+            });
+        }
+        if self.slots.is_empty() {
+            return None;
+        }
+        let index = self.random.below(self.slots.len() as u64) as usize;
+        let (room, lag) = (self.random.below(2000) as u32 + 1, self.random.once_in(2));
+        let taken = self.random.below(1500);
+        let slot = &mut self.slots[index];
+        let peer = &mut self.peers[slot.peer];
+        let token = slot.token;
+        if let Some(turns) = slot.closing {
+            // What was under way comes home before the connection is gone.
+            if let Some(bytes) = slot.held.take() {
+                let sent = offer(peer, bytes, taken);
+                return Some(Completion::Sent { token, sent });
+            }
+            slot.closing = Some(turns.saturating_sub(1));
+            if turns == 0 {
+                self.slots.swap_remove(index);
+                return Some(Completion::Gone { token });
+            }
+            return None;
+        }
+        if peer.broken {
+            let told = std::mem::replace(&mut slot.failed, true);
+            return (!told).then_some(Completion::Failed {
+                token,
+                errno: Errno::ECONNRESET,
+            });
+        }
+        if slot.held.is_some() && lag {
+            let sent = slot.held.take().map(|bytes| offer(peer, bytes, taken))?;
+            if sent.count == 0 && sent.rest.is_some() {
+                slot.held = sent.rest;
+                return None;
+            }
+            return Some(Completion::Sent { token, sent });
+        }
+        let room = if slot.room > 0 {
+            room.min(slot.room)
+        } else {
+            u32::from(std::mem::take(&mut slot.late)) * LATE
+        };
+        if room == 0 || slot.eof {
+            return None;
+        }
+        if peer.inbound == 0 {
+            slot.eof = peer.fin;
+            return peer.fin.then_some(Completion::PeerClosed { token });
+        }
+        let count = peer.inbound.min(u64::from(room));
+        let from = peer.sent - peer.inbound;
+        peer.inbound -= count;
+        let bytes: Vec<u8> = (from..from + count)
+            .map(|at| pattern(peer.number, at))
+            .collect();
+        let input = TurnMemory::of(bytes.len()).fill::<()>(u32::MAX, |to| {
+            to.copy_from_slice(&bytes);
+            Ok(bytes.len())
+        });
+        input
+            .ok()
+            .map(|input| Completion::Received { token, input })
+    }
+
+    /// The first peer that has arrived and is not accepted.
+    fn accept(&mut self) -> Option<(usize, SocketAddr)> {
+        let now = self.now;
+        let arrived = |peer: &SimPeer| !peer.connected && peer.script.arrives <= now;
+        let number = self.peers.iter().position(arrived)?;
+        self.peers[number].connected = true;
+        let port = u16::try_from(number).unwrap_or(0);
+        Some((number, ([127, 0, 0, 1], port).into()))
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.token == token)
+    }
+}
+
+/// Offers bytes to the kernel's queue for a peer, which takes at most `taken` of them.
+fn offer(peer: &mut SimPeer, mut bytes: Buffer, taken: u64) -> Sent {
+    if peer.broken {
+        return Sent {
+            count: 0,
+            rest: None,
+            broken: Some(Errno::EPIPE),
+        };
+    }
+    let free = SEND_QUEUE.saturating_sub(peer.outbound.len() as u64);
+    let count = u64::from(bytes.len()).min(free).min(taken) as u32;
+    peer.outbound.extend(&bytes.bytes()[..count as usize]);
+    bytes.advance(count);
+    Sent {
+        count,
+        rest: (!bytes.is_empty()).then_some(bytes),
+        broken: None,
+    }
+}
+
+/// A driver over a [`Network`], which the test looks at from its side.
+#[derive(Clone, Debug)]
+pub struct SimDriver(pub Rc<RefCell<Network>>);
+
+impl Driver for SimDriver {
+    type Listening = ();
+    type Stream = usize;
+
+    fn listen(&mut self, _slot: u16, socket: Option<&()>) -> Result<(), Errno> {
+        self.0.borrow_mut().accepting = socket.is_some();
+        Ok(())
+    }
+
+    fn accept_waiting(&mut self, _slot: u16) -> Option<(usize, SocketAddr)> {
+        self.0.borrow_mut().accept()
+    }
+
+    fn open(&mut self, token: Token, peer: usize) -> Result<(), Errno> {
+        let mut net = self.0.borrow_mut();
+        if net.random.once_in(200) {
+            net.peers[peer].reset = true;
+            net.peers[peer].broken = true;
+            return Err(Errno::ENOMEM);
+        }
+        net.slots.push(Slot {
+            token,
+            peer,
+            room: 0,
+            late: false,
+            eof: false,
+            failed: false,
+            held: None,
+            closing: None,
+        });
+        Ok(())
+    }
+
+    fn refuse(&mut self, peer: usize) {
+        let mut net = self.0.borrow_mut();
+        net.peers[peer].reset = true;
+        net.peers[peer].broken = true;
+    }
+
+    fn receive(&mut self, token: Token, room: u32) {
+        if let Some(slot) = self.0.borrow_mut().slot(token) {
+            slot.late = slot.room > 0 && room == 0;
+            slot.room = room;
+        }
+    }
+
+    fn send(&mut self, token: Token, bytes: Buffer, _keep: bool) -> Option<Sent> {
+        let mut net = self.0.borrow_mut();
+        let (later, whole) = (net.random.once_in(4), net.random.once_in(2));
+        let taken = if whole {
+            u64::MAX
+        } else {
+            net.random.below(1000)
+        };
+        let Some(slot) = net.slot(token) else {
+            return Some(Sent {
+                count: 0,
+                rest: None,
+                broken: Some(Errno::EBADF),
+            });
+        };
+        assert!(slot.held.is_none(), "one send of a connection at a time");
+        if later {
+            slot.held = Some(bytes);
+            return None;
+        }
+        let peer = slot.peer;
+        Some(offer(&mut net.peers[peer], bytes, taken))
+    }
+
+    fn shutdown(&mut self, token: Token) {
+        let mut net = self.0.borrow_mut();
+        if let Some(peer) = net.slot(token).map(|slot| slot.peer) {
+            net.peers[peer].our_fin = true;
+        }
+    }
+
+    fn close(&mut self, token: Token, reset: bool) -> bool {
+        let mut net = self.0.borrow_mut();
+        let turns = net.random.below(4);
+        let Some(slot) = net.slot(token) else {
+            return true;
+        };
+        assert!(slot.closing.is_none(), "a connection is closed once");
+        let held = slot.held.is_some();
+        let turns = turns.max(u64::from(held));
+        slot.closing = Some(turns);
+        let number = slot.peer;
+        let peer = &mut net.peers[number];
+        // As the kernel has it: a close with bytes unread is a reset.
+        if reset || held || peer.inbound > 0 {
+            peer.reset = true;
+            peer.broken = true;
+        }
+        peer.our_fin = true;
+        if turns == 0 {
+            net.slots.retain(|slot| slot.token != token);
+        }
+        turns == 0
+    }
+
+    fn facts(&self, token: Token) -> Option<TcpInfo> {
+        let net = self.0.borrow();
+        let slot = net.slots.iter().find(|slot| slot.token == token)?;
+        let acked = net.peers[slot.peer].echoed;
+        Some(TcpInfo {
+            rtt: std::time::Duration::from_millis(1),
+            retrans: 0,
+            acked,
+        })
+    }
+
+    fn wait(&mut self, until: Tick, _room: u32) -> Tick {
+        let mut net = self.0.borrow_mut();
+        let peers = net.peers.len() as u64;
+        for _ in 0..peers {
+            net.act();
+        }
+        // Mostly little time passes; sometimes nothing happens until the deadline.
+        let step = if net.random.once_in(20) {
+            until.0.saturating_sub(net.now.0).min(60_000)
+        } else {
+            net.random.below(40)
+        };
+        net.now = Tick(net.now.0 + step);
+        net.looks = net.random.below(2 * peers + 2);
+        net.now
+    }
+
+    fn next(&mut self) -> Option<Completion<usize>> {
+        let mut net = self.0.borrow_mut();
+        if std::mem::take(&mut net.rung) {
+            return Some(Completion::Woken);
+        }
+        while net.looks > 0 {
+            net.looks -= 1;
+            if let Some(completion) = net.look() {
+                return Some(completion);
+            }
+        }
+        None
+    }
+}

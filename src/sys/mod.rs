@@ -1,0 +1,184 @@
+//! Every unsafe block of the daemon, each behind a safe function that makes one call.
+//!
+//! Only what `nix` and `socket2` lack stands here. The data path calls the kernel by `syscall(2)`:
+//! the C library's `recv`, `send` and `epoll_wait` are cancellation points, which costs about a
+//! hundred instructions a message as soon as a second thread exists.
+
+#![allow(unsafe_code)]
+
+use std::mem::{self, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// What a system call answers, or its errno.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// One readiness report: what happened, and to which of the values given with [`epoll_add`].
+pub type EpollEvent = libc::epoll_event;
+
+/// An event that nothing has been written to yet.
+pub const NO_EVENT: EpollEvent = EpollEvent { events: 0, u64: 0 };
+
+/// Turns a system call's result into a count or an errno.
+#[inline(always)]
+fn count(result: libc::c_long) -> Result<usize> {
+    usize::try_from(result).map_err(|_| Errno::last())
+}
+
+/// Receives into `memory`, recv(2); never waits, since our sockets are non-blocking.
+#[inline(always)]
+pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8]) -> Result<usize> {
+    let (to, room) = (memory.as_mut_ptr(), memory.len());
+    // SAFETY: `memory` is ours alone for the call and the kernel writes at most `room` bytes to it.
+    count(unsafe {
+        libc::syscall(
+            libc::SYS_recvfrom,
+            socket.as_raw_fd(),
+            to,
+            room,
+            0,
+            0usize,
+            0usize,
+        )
+    })
+}
+
+/// Sends from `bytes`, send(2); a peer that is gone is EPIPE and not a signal.
+#[inline(always)]
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    let (from, length) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: the kernel reads at most `length` bytes of `bytes`, which outlives the call.
+    count(unsafe {
+        libc::syscall(
+            libc::SYS_sendto,
+            socket.as_raw_fd(),
+            from,
+            length,
+            libc::MSG_NOSIGNAL,
+            0usize,
+            0usize,
+        )
+    })
+}
+
+/// Adds `fd` to the interest list of `epoll` for the given events, epoll_ctl(2).
+pub fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, events: u32, data: u64) -> Result<()> {
+    let mut event = EpollEvent { events, u64: data };
+    // SAFETY: `event` is valid for the call; the kernel copies it.
+    Errno::result(unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            fd.as_raw_fd(),
+            &raw mut event,
+        )
+    })
+    .map(drop)
+}
+
+/// Waits until something happens or `timeout` milliseconds have passed (-1: for ever), epoll_wait(2).
+/// Answers how many of `events` were filled.
+#[inline(always)]
+pub fn epoll_wait(epoll: BorrowedFd<'_>, events: &mut [EpollEvent], timeout: i32) -> Result<usize> {
+    let (to, room) = (events.as_mut_ptr(), events.len());
+    // SAFETY: the kernel writes at most `room` events to `events`, which is ours alone for the call;
+    // there is no signal mask.
+    count(unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait,
+            epoll.as_raw_fd(),
+            to,
+            room,
+            timeout,
+            0usize,
+            0usize,
+        )
+    })
+}
+
+/// Accepts a connection, non-blocking and closed on exec, accept4(2).
+pub fn accept(listening: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddr)> {
+    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = socklen::<libc::sockaddr_storage>();
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `address` and `length` are ours alone for the call and `length` states the room.
+    let fd = Errno::result(unsafe {
+        libc::accept4(
+            listening.as_raw_fd(),
+            address.as_mut_ptr().cast(),
+            &raw mut length,
+            flags,
+        )
+    })?;
+    // SAFETY: accept4 answered a new descriptor, which nobody else knows.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: zeroed memory is a valid sockaddr_storage, whatever the kernel wrote of it.
+    let address = unsafe { address.assume_init() };
+    Ok((socket, canonical(&address)))
+}
+
+/// The address of a peer as everything else of the daemon sees it: `::ffff:a.b.c.d` is `a.b.c.d`.
+fn canonical(address: &libc::sockaddr_storage) -> SocketAddr {
+    if i32::from(address.ss_family) == libc::AF_INET6 {
+        // SAFETY: the family says that this is a sockaddr_in6, and a sockaddr_storage holds any address.
+        let v6 = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in6>() };
+        let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+        let port = u16::from_be(v6.sin6_port);
+        match ip.to_ipv4_mapped() {
+            Some(ip) => SocketAddrV4::new(ip, port).into(),
+            None => SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into(),
+        }
+    } else {
+        // SAFETY: listening sockets are IPv4 or IPv6 (checked where they come from), so this is a
+        // sockaddr_in; all zero if the kernel wrote none.
+        let v4 = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in>() };
+        let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+        SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into()
+    }
+}
+
+/// What the kernel knows of a connection, tcp(7) `TCP_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Segments sent again, in all.
+    pub retrans: u32,
+    /// Bytes that the peer has acknowledged.
+    pub acked: u64,
+}
+
+/// Asks the kernel about a connection.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> Result<TcpInfo> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = socklen::<libc::tcp_info>();
+    // SAFETY: `info` and `length` are ours alone for the call and `length` states the room.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    // SAFETY: all fields are integers; an older kernel leaves the last ones zero.
+    let info = unsafe { info.assume_init() };
+    Ok(TcpInfo {
+        rtt: Duration::from_micros(u64::from(info.tcpi_rtt)),
+        retrans: info.tcpi_total_retrans,
+        acked: info.tcpi_bytes_acked,
+    })
+}
+
+/// The size of `T` as the socket calls want it.
+const fn socklen<T>() -> libc::socklen_t {
+    // The largest is a sockaddr_storage of 128 bytes or a tcp_info of a few hundred.
+    #[allow(clippy::cast_possible_truncation)]
+    {
+        mem::size_of::<T>() as libc::socklen_t
+    }
+}
