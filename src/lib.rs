@@ -46,5 +46,6 @@ compile_error!("echod is for Linux: epoll, socket activation and systemd are wha
 pub mod buffer;
 mod cause;
 pub mod driver;
+pub mod service;
 mod sys;
 pub mod tick;

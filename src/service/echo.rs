@@ -1,0 +1,9 @@
+//! RFC 862: "any data received is sent back".
+
+use crate::buffer::Buffer;
+
+/// The same bytes: the peer's own buffer goes back, nothing is copied.
+#[inline(always)]
+pub fn answer(input: Buffer) -> Buffer {
+    input
+}

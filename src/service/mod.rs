@@ -1,0 +1,32 @@
+//! What the daemon answers; each service is a file of its own.
+//!
+//! A service is pure: bytes in, bytes out. It never sees a socket, a clock or another connection.
+
+pub mod echo;
+
+use crate::buffer::Buffer;
+
+/// What answers on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// RFC 862: the same bytes.
+    Echo,
+}
+
+impl Service {
+    /// The answer to `input`.
+    #[inline(always)]
+    pub fn answer(self, input: Buffer) -> Buffer {
+        match self {
+            Service::Echo => echo::answer(input),
+        }
+    }
+
+    /// The longest input that, together with the answer to it, is at most `bytes`.
+    #[inline(always)]
+    pub fn input_within(self, bytes: u64) -> u64 {
+        match self {
+            Service::Echo => bytes / 2,
+        }
+    }
+}
