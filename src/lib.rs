@@ -45,6 +45,7 @@ compile_error!("echod is for Linux: epoll, socket activation and systemd are wha
 
 pub mod buffer;
 mod cause;
+pub mod connection;
 pub mod driver;
 pub mod service;
 mod sys;

@@ -1,0 +1,453 @@
+//! One peer's life, without a socket.
+//!
+//! A pure machine: `handle_*` says what happened, [`Connection::poll_want`] what to do. The contract:
+//! one `handle_*`, then `poll_want` until `None`, then the next event. It owns what the peer is owed and
+//! the times by which it is judged; it opens, sends, sleeps and logs nothing.
+//!
+//! ```text
+//!         the peer's FIN                  nothing owed
+//!  Open ------------------> Flushing ------------------------------.
+//!    |                          |                                  v
+//!    | we end it (idle,         | a failure, a stall,           Closing --> gone
+//!    | lifetime, quota, drain)  | a stop: from any state           ^
+//!    v                          '----------------------------------|
+//!  Ending --nothing owed: our FIN--> Parting --the peer's FIN, or --'
+//!                                    PARTING passed; reads and drops
+//! ```
+//!
+//! Our own end is never a close with bytes unread: that would be a reset, which takes back what the
+//! kernel still had to deliver. Closing submits nothing but the close itself.
+
+mod outbox;
+mod reason;
+mod timing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::buffer::{Buffer, Memory};
+use crate::driver::Sent;
+use crate::service::Service;
+use crate::tick::Tick;
+use outbox::{NoMemory, Outbox};
+pub use reason::Reason;
+
+/// How long we read, after our FIN, for the peer's.
+pub const PARTING: Duration = Duration::from_secs(2);
+
+/// The same in a drain, which has to end soon.
+pub const DRAIN_PARTING: Duration = Duration::from_millis(500);
+
+/// From the end of `drain_timeout`, and our FIN, to the reset.
+pub const DRAIN_RESET: Duration = Duration::from_secs(1);
+
+/// How long a connection that we end may take what it is owed.
+pub const ENDING: Duration = Duration::from_secs(30);
+
+/// How often the kernel is asked whether a peer that seems stalled acknowledges bytes. At 20 kB/s no
+/// send completes for 40 s although the peer takes all it can.
+pub const ASK: Duration = Duration::from_millis(250);
+
+/// Reading pauses when the peer is owed a listener's `buffer`, and goes on at this share of it.
+const LOW_WATER: u32 = 4;
+
+/// What holds for all connections of a listener. `None` is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What answers.
+    pub service: Service,
+    /// High water: most bytes owed to a peer.
+    pub buffer: u32,
+    /// Most bytes, received and sent together; `u64::MAX`: any number.
+    pub max_bytes: u64,
+    /// From the beginning to the first byte.
+    pub first_byte: Option<Duration>,
+    /// Without a byte from the peer, while nothing is owed.
+    pub idle: Option<Duration>,
+    /// From the beginning to the end.
+    pub lifetime: Option<Duration>,
+    /// We owe bytes and the peer takes none.
+    pub stall: Option<Duration>,
+    /// Set while the daemon drains, or the listener is removed.
+    pub drain: Option<Drain>,
+}
+
+/// How connections end that would not end by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// A peer that is owed nothing and has sent nothing for so long gets our FIN.
+    pub idle: Duration,
+    /// How long we read after it: [`PARTING`], or [`DRAIN_PARTING`] if somebody waits for the end.
+    pub parting: Duration,
+    /// Whatever it is doing, a peer gets our FIN then, and a reset [`DRAIN_RESET`] later.
+    pub until: Tick,
+}
+
+/// What a connection is lent to judge an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The time, the same for the whole turn.
+    pub now: Tick,
+    /// What holds for this connection's listener.
+    pub limits: &'a Limits,
+    /// Where kept memory comes from.
+    pub memory: &'a Arc<Memory>,
+}
+
+/// What a connection wants done.
+#[derive(Debug)]
+pub enum Want {
+    /// Receive up to so many bytes at a time from now on; 0: nothing.
+    Receive(u32),
+    /// Send these bytes; they may wait in the driver if the second says so.
+    Send(Buffer, bool),
+    /// Send our FIN.
+    Shutdown,
+    /// Ask the kernel how many bytes the peer has acknowledged: [`Connection::handle_acked`].
+    Ask,
+    /// The deadline is nearer than it was.
+    Deadline,
+    /// Close, with a reset if asked. Nothing is wanted after it.
+    Close {
+        /// Throw away what the kernel still holds.
+        reset: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Flushing,
+    Ending,
+    Parting,
+    Closing,
+}
+
+/// What [`Connection::poll_want`] has yet to say; a send is in the outbox instead.
+mod todo {
+    pub(super) const RECEIVE: u8 = 1;
+    pub(super) const SHUTDOWN: u8 = 2;
+    pub(super) const ASK: u8 = 4;
+    pub(super) const DEADLINE: u8 = 8;
+    pub(super) const CLOSE: u8 = 16;
+    pub(super) const RESET: u8 = 32;
+}
+
+/// One peer's connection. It is a small record, so that it could be written down with what it owes.
+#[derive(Debug)]
+pub struct Connection {
+    outbox: Outbox,
+    received: u64,
+    sent: u64,
+    opened: Tick,
+    /// The last byte from the peer.
+    heard: Tick,
+    /// While something is owed: when the peer last took some of it.
+    progress: Tick,
+    /// While something is owed: when the kernel is asked next.
+    ask: Tick,
+    /// What it answered last.
+    acked: u64,
+    /// Ending and Parting: the latest moment.
+    until: Tick,
+    /// Most bytes of a receive; 0: paused.
+    room: u32,
+    state: State,
+    /// Ending: the peer's FIN has come.
+    peer_closed: bool,
+    reason: Reason,
+    todo: u8,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(turn: Turn<'_>) -> Connection {
+        Connection {
+            outbox: Outbox::default(),
+            received: 0,
+            sent: 0,
+            opened: turn.now,
+            heard: turn.now,
+            progress: turn.now,
+            ask: Tick::NEVER,
+            acked: 0,
+            until: Tick::NEVER,
+            room: turn.limits.buffer,
+            state: State::Open,
+            peer_closed: false,
+            reason: Reason::Done,
+            todo: todo::RECEIVE,
+        }
+    }
+
+    /// Bytes arrived.
+    #[inline(always)]
+    pub fn handle_received(&mut self, input: Buffer, turn: Turn<'_>) {
+        let length = u64::from(input.len());
+        self.received += length;
+        self.heard = turn.now;
+        let is_bounded = turn.limits.max_bytes != u64::MAX;
+        if self.state != State::Open || is_bounded && length > self.allowance(turn.limits, length) {
+            return self.received_too_much(input, turn);
+        }
+        self.answer(input, turn);
+    }
+
+    /// Most bytes of an input of `length`, counted already, that `max_bytes` lets us answer.
+    #[inline(always)]
+    fn allowance(&self, limits: &Limits, length: u64) -> u64 {
+        let carried = self.received - length + self.sent + u64::from(self.outbox.owed());
+        limits
+            .service
+            .input_within(limits.max_bytes.saturating_sub(carried))
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, input: Buffer, turn: Turn<'_>) {
+        let before = self.outbox.owed();
+        let answer = turn.limits.service.answer(input);
+        let pushed = self.outbox.push(answer, turn.memory);
+        // Something was owed before, or still is: the peer may be slow.
+        if before > 0 || self.room != turn.limits.buffer || pushed.is_err() {
+            self.after_slow(pushed, turn);
+        }
+    }
+
+    /// Bytes that are not to be answered: past the quota, or after our own end.
+    #[cold]
+    fn received_too_much(&mut self, mut input: Buffer, turn: Turn<'_>) {
+        if self.state != State::Open {
+            return;
+        }
+        let length = u64::from(input.len());
+        // The allowance is below `length`, which came from a u32.
+        input.truncate(u32::try_from(self.allowance(turn.limits, length)).unwrap_or(u32::MAX));
+        if !input.is_empty() {
+            self.answer(input, turn);
+        }
+        self.end(Reason::Quota, turn.now + ENDING, turn);
+    }
+
+    /// A send went so far.
+    #[inline(always)]
+    pub fn handle_sent(&mut self, sent: Sent, turn: Turn<'_>) {
+        self.sent += u64::from(sent.count);
+        if sent.broken.is_some()
+            || sent.rest.is_some()
+            || self.room != turn.limits.buffer
+            || self.state != State::Open
+        {
+            return self.sent_slowly(sent, turn);
+        }
+        // Nothing was owed but this, nothing is owed now.
+        let sent = self.outbox.sent(sent, turn.memory);
+        debug_assert!(sent.is_ok(), "nothing had to be kept");
+    }
+
+    #[cold]
+    fn sent_slowly(&mut self, sent: Sent, turn: Turn<'_>) {
+        if self.state == State::Closing {
+            // It was on its way when we closed, and owes nobody anything now.
+            return;
+        }
+        if let Some(errno) = sent.broken {
+            return self.handle_failed(errno);
+        }
+        if sent.count > 0 {
+            self.progress = turn.now;
+        }
+        let kept = self.outbox.sent(sent, turn.memory);
+        self.after_slow(kept, turn);
+        self.finish_if_flushed(turn);
+    }
+
+    /// Settles receiving and the deadline after a step of a peer that is or was behind.
+    #[cold]
+    fn after_slow(&mut self, kept: Result<(), NoMemory>, turn: Turn<'_>) {
+        if kept.is_err() {
+            return self.close(Reason::Full, true);
+        }
+        let (owed, high) = (self.outbox.owed(), turn.limits.buffer);
+        if owed == 0 {
+            self.ask = Tick::NEVER;
+        } else if self.ask == Tick::NEVER {
+            // It falls behind now: from here on its progress is watched.
+            self.progress = turn.now;
+            self.ask = turn.now + ASK;
+            self.todo |= todo::DEADLINE;
+        }
+        if self.state == State::Open {
+            let paused = self.room == 0;
+            self.set_room(if owed > high / LOW_WATER && (paused || owed >= high) {
+                0
+            } else {
+                high.saturating_sub(owed)
+            });
+        }
+    }
+
+    fn set_room(&mut self, room: u32) {
+        if self.room != room {
+            self.room = room;
+            self.todo |= todo::RECEIVE;
+        }
+    }
+
+    /// The peer's FIN: it gets what it is owed, then ours.
+    pub fn handle_peer_closed(&mut self, turn: Turn<'_>) {
+        match self.state {
+            State::Open => {
+                self.state = State::Flushing;
+                self.finish_if_flushed(turn);
+            }
+            // It has heard all that we have to say, or will hear it before our close.
+            State::Parting => self.close(self.reason, false),
+            // It goes on until what is owed has left; then there is nothing to wait for.
+            State::Ending => self.peer_closed = true,
+            State::Flushing | State::Closing => {}
+        }
+    }
+
+    /// The connection broke.
+    pub fn handle_failed(&mut self, errno: Errno) {
+        let reason = match errno {
+            Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED => Reason::Reset,
+            Errno::ETIMEDOUT
+            | Errno::EHOSTUNREACH
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENETDOWN => Reason::Vanished,
+            _ => Reason::Internal,
+        };
+        // What ended it before, if something did, is what the record tells.
+        self.close(self.own_reason().unwrap_or(reason), true);
+    }
+
+    /// The daemon stops at once.
+    pub fn handle_stop(&mut self) {
+        self.close(self.own_reason().unwrap_or(Reason::Stop), true);
+    }
+
+    /// Why we are ending it, if we are.
+    fn own_reason(&self) -> Option<Reason> {
+        matches!(self.state, State::Ending | State::Parting).then_some(self.reason)
+    }
+
+    /// Ends it ourselves: what is owed, then our FIN, all until a moment.
+    fn end(&mut self, reason: Reason, until: Tick, turn: Turn<'_>) {
+        if self.state != State::Open {
+            return;
+        }
+        self.state = State::Ending;
+        self.reason = reason;
+        self.until = until;
+        // Nothing more is answered; what comes is read once our FIN is out.
+        self.set_room(0);
+        self.todo |= todo::DEADLINE;
+        self.finish_if_flushed(turn);
+    }
+
+    /// Takes the step that waited for the last owed byte.
+    fn finish_if_flushed(&mut self, turn: Turn<'_>) {
+        if self.outbox.owed() > 0 {
+            return;
+        }
+        match self.state {
+            State::Flushing => self.close(self.reason, false),
+            State::Ending if self.peer_closed => self.close(self.reason, false),
+            State::Ending => {
+                // Past the end of a drain, until the reset that was announced.
+                let late = |drain: &Drain| turn.now >= drain.until;
+                let parting = match turn.limits.drain {
+                    Some(drain) if late(&drain) => DRAIN_RESET,
+                    Some(drain) => drain.parting,
+                    None => PARTING,
+                };
+                self.state = State::Parting;
+                self.until = self.until.min(turn.now + parting);
+                self.set_room(turn.limits.buffer);
+                self.todo |= todo::SHUTDOWN | todo::DEADLINE;
+            }
+            State::Open | State::Parting | State::Closing => {}
+        }
+    }
+
+    fn close(&mut self, reason: Reason, reset: bool) {
+        if self.state == State::Closing {
+            return;
+        }
+        self.state = State::Closing;
+        self.reason = reason;
+        self.outbox.clear();
+        self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
+    }
+
+    /// What to do next; to be asked until it answers `None`.
+    #[inline(always)]
+    pub fn poll_want(&mut self) -> Option<Want> {
+        if self.outbox.is_ready() {
+            return self
+                .outbox
+                .take()
+                .map(|(bytes, keep)| Want::Send(bytes, keep));
+        }
+        if self.todo == 0 {
+            return None;
+        }
+        self.poll_rare()
+    }
+
+    #[cold]
+    fn poll_rare(&mut self) -> Option<Want> {
+        let mut due = |bit: u8| {
+            let set = self.todo & bit != 0;
+            self.todo &= !bit;
+            set
+        };
+        if due(todo::CLOSE) {
+            Some(Want::Close {
+                reset: due(todo::RESET),
+            })
+        } else if due(todo::SHUTDOWN) {
+            Some(Want::Shutdown)
+        } else if due(todo::RECEIVE) {
+            Some(Want::Receive(self.room))
+        } else if due(todo::ASK) {
+            Some(Want::Ask)
+        } else if due(todo::DEADLINE) {
+            Some(Want::Deadline)
+        } else {
+            None
+        }
+    }
+
+    /// Why it ended; `Done` before it did.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Bytes received.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes that the kernel took for the peer.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// When it began.
+    pub fn opened(&self) -> Tick {
+        self.opened
+    }
+
+    /// Bytes that the peer is owed and the kernel has not taken.
+    pub fn owed(&self) -> u32 {
+        self.outbox.owed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

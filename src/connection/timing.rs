@@ -1,0 +1,255 @@
+//! The times by which a connection is judged.
+//!
+//! Nothing here is kept in step with the messages: they only note when they came. The deadline is
+//! worked out when a timer fires, and what has passed by then is done.
+
+use std::time::Duration;
+
+use super::{ASK, Connection, DRAIN_RESET, ENDING, Limits, Reason, State, Turn, todo};
+use crate::tick::Tick;
+
+impl Connection {
+    /// A deadline may have passed; see [`Connection::deadline`].
+    pub fn handle_timeout(&mut self, turn: Turn<'_>) {
+        let (now, limits) = (turn.now, turn.limits);
+        match self.state {
+            State::Closing => {}
+            // Whatever is still unread here was sent after our FIN.
+            State::Parting if now >= self.last(limits) => self.close(self.reason, false),
+            State::Ending if now >= self.last(limits) => self.close(self.reason, true),
+            State::Parting => {}
+            State::Open if now >= self.over(limits.lifetime) => {
+                self.end(Reason::Lifetime, now + ENDING, turn)
+            }
+            State::Flushing if now >= self.over(limits.lifetime) => {
+                self.close(Reason::Lifetime, true)
+            }
+            State::Open if self.received == 0 && now >= self.over(limits.first_byte) => {
+                self.end(Reason::FirstByte, now + ENDING, turn);
+            }
+            State::Open if self.outbox.owed() == 0 && now >= self.quiet(limits.idle) => {
+                self.end(Reason::Idle, now + ENDING, turn);
+            }
+            State::Open if now >= self.drained(limits) => {
+                let until = limits.drain.map_or(now, |drain| drain.until) + DRAIN_RESET;
+                self.end(Reason::Drain, until.max(now), turn);
+            }
+            State::Flushing if now >= self.drained(limits) + DRAIN_RESET => {
+                self.close(Reason::Drain, true)
+            }
+            _ if now >= self.asks(limits) => {
+                self.ask = now + ASK;
+                self.todo |= todo::ASK;
+            }
+            _ => {}
+        }
+    }
+
+    /// The kernel's answer to [`Want::Ask`]: all bytes that the peer has acknowledged.
+    pub fn handle_acked(&mut self, acked: u64, turn: Turn<'_>) {
+        if acked != self.acked {
+            self.acked = acked;
+            self.progress = turn.now;
+        }
+        if let Some(stall) = turn.limits.stall
+            && self.outbox.owed() > 0
+            && turn.now >= self.progress + stall
+        {
+            self.close(Reason::Stall, true);
+        }
+    }
+
+    /// The next moment at which [`Connection::handle_timeout`] has something to do. Asked when a timer
+    /// fires, so that a message costs none.
+    pub fn deadline(&self, limits: &Limits) -> Tick {
+        let idle = if self.outbox.owed() == 0 {
+            self.quiet(limits.idle)
+        } else {
+            Tick::NEVER
+        };
+        let first = if self.received == 0 {
+            self.over(limits.first_byte)
+        } else {
+            Tick::NEVER
+        };
+        match self.state {
+            State::Closing => Tick::NEVER,
+            State::Parting => self.last(limits),
+            State::Ending => self.last(limits).min(self.asks(limits)),
+            State::Flushing => self
+                .over(limits.lifetime)
+                .min(self.drained(limits) + DRAIN_RESET)
+                .min(self.asks(limits)),
+            State::Open => self
+                .over(limits.lifetime)
+                .min(first)
+                .min(idle)
+                .min(self.drained(limits))
+                .min(self.asks(limits)),
+        }
+    }
+
+    /// When the kernel is asked whether the peer takes what it is owed.
+    fn asks(&self, limits: &Limits) -> Tick {
+        limits.stall.map_or(Tick::NEVER, |_| self.ask)
+    }
+
+    /// So long after the beginning.
+    fn over(&self, timeout: Option<Duration>) -> Tick {
+        timeout.map_or(Tick::NEVER, |timeout| self.opened + timeout)
+    }
+
+    /// So long after the last byte in either direction.
+    fn quiet(&self, timeout: Option<Duration>) -> Tick {
+        timeout.map_or(Tick::NEVER, |timeout| {
+            self.heard.max(self.progress) + timeout
+        })
+    }
+
+    /// When our own end of it has taken long enough.
+    fn last(&self, limits: &Limits) -> Tick {
+        limits.drain.map_or(self.until, |drain| {
+            self.until.min(drain.until + DRAIN_RESET)
+        })
+    }
+
+    /// When a drain ends it.
+    fn drained(&self, limits: &Limits) -> Tick {
+        let Some(drain) = limits.drain else {
+            return Tick::NEVER;
+        };
+        if self.outbox.owed() == 0 && self.state == State::Open {
+            drain.until.min(self.quiet(Some(drain.idle)))
+        } else {
+            drain.until
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Peer, limits};
+    use super::*;
+    use crate::connection::{DRAIN_PARTING, Drain, PARTING, Want};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_quiet_peer_is_ended_after_idle_and_one_that_speaks_is_not() {
+        let mut peer = Peer::new(Limits {
+            idle: Some(SECOND),
+            ..limits()
+        });
+        peer.wait(999);
+        peer.says(b"a");
+        assert_eq!(peer.deadline(), Tick(1999), "idle begins again");
+        assert!(peer.wait(999).is_empty());
+        let wants = peer.wait(1);
+        assert!(
+            matches!(wants[..], [Want::Shutdown, Want::Deadline]),
+            "{wants:?}"
+        );
+        assert_eq!(peer.connection.reason(), Reason::Idle);
+    }
+
+    #[test]
+    fn a_peer_that_never_speaks_is_ended_after_first_byte() {
+        let mut peer = Peer::new(Limits {
+            first_byte: Some(SECOND),
+            ..limits()
+        });
+        assert_eq!(peer.deadline(), Tick(1000));
+        peer.wait(1000);
+        assert_eq!(peer.connection.reason(), Reason::FirstByte);
+        let mut other = Peer::new(Limits {
+            first_byte: Some(SECOND),
+            ..limits()
+        });
+        other.says(b"a");
+        assert_eq!(other.deadline(), Tick::NEVER);
+    }
+
+    #[test]
+    fn after_our_fin_we_read_for_two_seconds_and_close() {
+        let mut peer = Peer::new(Limits {
+            lifetime: Some(SECOND),
+            ..limits()
+        });
+        peer.wait(1000);
+        peer.says(b"too late");
+        assert!(peer.took.is_empty(), "after our FIN nothing is answered");
+        assert_eq!(peer.deadline(), Tick(1000) + PARTING);
+        let wants = peer.wait(2000);
+        assert!(
+            matches!(wants[..], [Want::Close { reset: false }]),
+            "{wants:?}"
+        );
+        assert_eq!(peer.connection.reason(), Reason::Lifetime);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_reset_and_one_that_the_kernel_sees_taking_is_not() {
+        let mut peer = Peer::new(Limits {
+            stall: Some(SECOND),
+            ..limits()
+        });
+        peer.takes = 2;
+        peer.says(b"abcdef");
+        for acked in 1..10 {
+            assert!(matches!(peer.wait(250)[..], [Want::Ask]));
+            peer.acked(acked);
+        }
+        for _ in 0..3 {
+            assert!(matches!(peer.wait(250)[..], [Want::Ask]));
+            assert!(peer.acked(9).is_empty());
+        }
+        assert!(matches!(peer.wait(250)[..], [Want::Ask]));
+        assert!(matches!(peer.acked(9)[..], [Want::Close { reset: true }]));
+        assert_eq!(peer.connection.reason(), Reason::Stall);
+    }
+
+    #[test]
+    fn a_stall_that_a_reload_turns_on_is_judged_for_those_who_are_slow_already() {
+        let mut peer = Peer::new(limits());
+        peer.takes = 2;
+        peer.says(b"abcdef");
+        assert_eq!(peer.deadline(), Tick::NEVER);
+        peer.limits.stall = Some(SECOND);
+        assert!(peer.deadline() < Tick::NEVER);
+    }
+
+    #[test]
+    fn a_drain_ends_the_quiet_soon_and_the_busy_at_its_end() {
+        let drain = Drain {
+            idle: SECOND,
+            parting: DRAIN_PARTING,
+            until: Tick(30_000),
+        };
+        let mut quiet = Peer::new(limits());
+        quiet.limits.drain = Some(drain);
+        assert_eq!(quiet.deadline(), Tick(1000));
+        assert!(matches!(
+            quiet.wait(1000)[..],
+            [Want::Shutdown, Want::Deadline]
+        ));
+        assert_eq!(quiet.deadline(), Tick(1000) + DRAIN_PARTING);
+
+        let mut busy = Peer::new(limits());
+        busy.limits.drain = Some(drain);
+        busy.takes = 1;
+        busy.says(b"abc");
+        assert!(busy.deadline() > Tick(1000));
+        busy.wait(30_000);
+        assert_eq!(
+            busy.deadline().min(Tick(31_000)),
+            busy.deadline(),
+            "a second for what is owed"
+        );
+        let wants = busy.wait(1000);
+        assert!(
+            matches!(wants[..], [Want::Close { reset: true }]),
+            "{wants:?}"
+        );
+        assert_eq!(busy.connection.reason(), Reason::Drain);
+    }
+}
