@@ -45,6 +45,8 @@ compile_error!("echod is for Linux: epoll, socket activation and systemd are wha
 
 pub mod buffer;
 mod cause;
+pub mod cli;
+pub mod config;
 pub mod connection;
 pub mod driver;
 pub mod service;

@@ -1,0 +1,218 @@
+//! The effective configuration as a file would say it, and the memory it may take.
+//!
+//! Every key is written, in its shortest exact spelling: what is printed and read again is the same
+//! configuration, and a property test holds that. Pure.
+
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::quantity::{write_duration, write_rate, write_size};
+use super::value::Words;
+use super::{Config, Listener, Log, Tcp, Timeout};
+use crate::buffer::TURN_MEMORY;
+
+/// What one connection takes besides buffers: its state, its timer, its place in two tables.
+pub const CONNECTION_MEMORY: u64 = 400;
+
+/// The most memory that a configuration allows, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The daemon's own.
+    pub ours: u64,
+    /// The kernel's, for our sockets' queues.
+    pub kernel: u64,
+}
+
+/// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
+pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
+    let connections = u64::from(max_connections);
+    Memory {
+        ours: config
+            .buffer_memory
+            .saturating_add(u64::from(workers) * u64::from(TURN_MEMORY))
+            .saturating_add(connections * CONNECTION_MEMORY),
+        kernel: connections.saturating_mul(per_socket),
+    }
+}
+
+/// What the kernel allows one socket: the last words of `net.ipv4.tcp_rmem` and `tcp_wmem`, together.
+pub fn per_socket(tcp_rmem: &str, tcp_wmem: &str) -> Option<u64> {
+    let most = |three: &str| three.split_whitespace().nth(2)?.parse::<u64>().ok();
+    most(tcp_rmem)?.checked_add(most(tcp_wmem)?)
+}
+
+/// The whole configuration as TOML.
+pub fn print(config: &Config) -> String {
+    let mut out = String::new();
+    // A String takes whatever is written to it.
+    let _ = write_config(&mut out, config);
+    out
+}
+
+/// The memory figures as TOML comments, with the formula, so that nobody has to believe them.
+pub(super) fn print_memory(
+    config: &Config,
+    workers: u32,
+    max_connections: u32,
+    per_socket: Option<u64>,
+) -> String {
+    let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
+    let mut out = format!(
+        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} + {max_connections} connections * {CONNECTION_MEMORY}B\n",
+        about(figures.ours),
+        write_size(config.buffer_memory),
+        write_size(TURN_MEMORY.into()),
+    );
+    let kernel = match per_socket {
+        Some(each) => format!(
+            "# and {} of the kernel's\n#   = {max_connections} connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
+            about(figures.kernel),
+            about(each),
+        ),
+        None => {
+            "# and the kernel's, which cannot be told: net.ipv4.tcp_rmem is not readable\n".into()
+        }
+    };
+    out.push_str(&kernel);
+    out
+}
+
+/// A size for people: one digit after the point is as much as a bound deserves.
+fn about(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string().replace(' ', "")
+}
+
+fn write_config(out: &mut String, config: &Config) -> fmt::Result {
+    writeln!(out, "workers = {}", or("auto", config.workers))?;
+    writeln!(out, "user = \"{}\"", config.user)?;
+    writeln!(out, "group = \"{}\"", config.group)?;
+    writeln!(out, "allow_root = {}", config.allow_root)?;
+    writeln!(
+        out,
+        "max_connections = {}",
+        or("auto", config.max_connections)
+    )?;
+    writeln!(
+        out,
+        "buffer_memory = \"{}\"",
+        write_size(config.buffer_memory)
+    )?;
+    writeln!(
+        out,
+        "drain_idle = \"{}\"",
+        write_duration(config.drain_idle)
+    )?;
+    writeln!(
+        out,
+        "drain_timeout = \"{}\"",
+        write_duration(config.drain_timeout)
+    )?;
+    write_log(out, &config.log)?;
+    for listener in &config.listeners {
+        write_listener(out, listener)?;
+    }
+    Ok(())
+}
+
+fn write_log(out: &mut String, log: &Log) -> fmt::Result {
+    writeln!(out, "\n[log]")?;
+    writeln!(out, "target = \"{}\"", log.target.word())?;
+    writeln!(out, "level = \"{}\"", log.level.word())?;
+    writeln!(out, "facility = \"{}\"", log.facility.word())?;
+    writeln!(out, "records = \"{}\"", log.records.word())?;
+    writeln!(out, "record_rate = \"{}\"", write_rate(log.record_rate))?;
+    writeln!(out, "peer = \"{}\"", log.peer.word())?;
+    writeln!(out, "empty = {}", log.empty)
+}
+
+fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
+    writeln!(out, "\n[[listener]]")?;
+    writeln!(out, "name = \"{}\"", listener.name)?;
+    writeln!(out, "address = [{}]", addresses(&listener.address))?;
+    writeln!(out, "service = \"{}\"", listener.service.word())?;
+    writeln!(out, "backlog = {}", listener.backlog)?;
+    writeln!(out, "buffer = \"{}\"", write_size(listener.buffer.into()))?;
+    writeln!(
+        out,
+        "max_connections = {}",
+        or("off", listener.max_connections)
+    )?;
+    let max_bytes = listener.max_bytes.map_or("off".into(), write_size);
+    writeln!(out, "max_bytes = \"{max_bytes}\"")?;
+    write_tcp(out, &listener.tcp)?;
+    write_timeout(out, &listener.timeout)
+}
+
+fn write_tcp(out: &mut String, tcp: &Tcp) -> fmt::Result {
+    writeln!(out, "\n[listener.tcp]")?;
+    writeln!(out, "nodelay = {}", tcp.nodelay)?;
+    match tcp.keepalive {
+        None => writeln!(out, "keepalive = \"off\"")?,
+        Some(keepalive) => writeln!(
+            out,
+            "keepalive = {{ idle = \"{}\", interval = \"{}\", count = {} }}",
+            write_duration(keepalive.idle),
+            write_duration(keepalive.interval),
+            keepalive.count
+        )?,
+    }
+    writeln!(out, "user_timeout = \"{}\"", time(tcp.user_timeout))
+}
+
+fn write_timeout(out: &mut String, timeout: &Timeout) -> fmt::Result {
+    writeln!(out, "\n[listener.timeout]")?;
+    writeln!(out, "first_byte = \"{}\"", time(timeout.first_byte))?;
+    writeln!(out, "idle = \"{}\"", time(timeout.idle))?;
+    writeln!(out, "lifetime = \"{}\"", time(timeout.lifetime))?;
+    writeln!(out, "stall = \"{}\"", time(timeout.stall))
+}
+
+fn or(word: &str, number: Option<impl fmt::Display>) -> String {
+    number.map_or(format!("\"{word}\""), |number| number.to_string())
+}
+
+fn time(time: Option<Duration>) -> String {
+    time.map_or("off".into(), write_duration)
+}
+
+fn addresses(addresses: &[SocketAddr]) -> String {
+    let quoted: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+    quoted.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_the_sum_of_what_the_formula_names() {
+        let config = Config::builtin();
+        assert_eq!(
+            memory(&config, 4, 10_000, 10 << 20),
+            Memory {
+                ours: (256 << 20) + 4 * (512 << 10) + 10_000 * 400,
+                kernel: 10_000 * (10 << 20),
+            }
+        );
+    }
+
+    #[test]
+    fn the_kernels_share_is_the_most_of_both_queues() {
+        assert_eq!(
+            per_socket("4096\t131072\t6291456\n", "4096\t16384\t4194304\n"),
+            Some(10_485_760)
+        );
+        assert_eq!(per_socket("4096 131072", "4096 16384 4194304"), None);
+        assert_eq!(per_socket("", ""), None);
+    }
+
+    #[test]
+    fn the_figures_are_comments_with_their_formula() {
+        let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
+        assert!(text.lines().all(|line| line.starts_with('#')));
+        assert!(text.contains("2 workers * 512KiB"));
+        assert!(text.contains("100 connections * 400B"));
+        assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
+    }
+}

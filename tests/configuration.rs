@@ -1,0 +1,224 @@
+//! The configuration's text, right and wrong, as nobody would write it by hand.
+//!
+//! Whatever the text is, reading it ends in a configuration or a message; a configuration that is
+//! printed is read as the same; and each bound is where it is said to be.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use echod::config::{Config, Error, print};
+use proptest::prelude::*;
+
+const WHOLE: &str = include_str!("../config/echod.toml");
+
+fn parsed(text: &str) -> Result<Config, Error> {
+    Config::parse(text, Path::new("test.toml"))
+}
+
+/// The file that says one thing; `KEY` of a listener, or of another table by its whole name.
+fn saying(key: &str, value: &str) -> String {
+    match key.strip_prefix("listener.") {
+        Some(key) => format!("[[listener]]\n{key} = {value}\n"),
+        None => format!("{key} = {value}\n[[listener]]\n"),
+    }
+}
+
+#[test]
+fn each_bound_holds_at_itself_and_not_one_past_it() {
+    for (key, good, bad) in [
+        ("workers", "1", "0"),
+        ("workers", "256", "257"),
+        ("max_connections", "1", "0"),
+        ("max_connections", "1000000", "1000001"),
+        ("buffer_memory", "'1MiB'", "'1048575B'"),
+        ("buffer_memory", "'1TiB'", "'1099511627777B'"),
+        ("drain_idle", "'1ms'", "'0s'"),
+        ("drain_idle", "'3650d'", "'3650d 1ms'"),
+        ("drain_timeout", "'1ms'", "'0s'"),
+        ("drain_timeout", "'3650d'", "'3650d 1ms'"),
+        ("log.record_rate", "'1/min'", "'0/min'"),
+        ("log.record_rate", "'1000000/s'", "'1000001/s'"),
+        ("listener.backlog", "1", "0"),
+        ("listener.backlog", "65535", "65536"),
+        ("listener.buffer", "'4KiB'", "'4095B'"),
+        ("listener.buffer", "'64MiB'", "'67108865B'"),
+        ("listener.max_connections", "1", "0"),
+        ("listener.max_connections", "1000000", "1000001"),
+        ("listener.max_bytes", "'2B'", "'1B'"),
+        ("listener.max_bytes", "'1EiB'", "'1152921504606846977B'"),
+        ("listener.tcp.user_timeout", "'1ms'", "'0ms'"),
+        ("listener.tcp.user_timeout", "'24d'", "'24d 1ms'"),
+        ("listener.tcp.keepalive.idle", "'1s'", "'999ms'"),
+        ("listener.tcp.keepalive.idle", "'32767s'", "'32768s'"),
+        ("listener.tcp.keepalive.interval", "'1s'", "'999ms'"),
+        ("listener.tcp.keepalive.interval", "'32767s'", "'32768s'"),
+        ("listener.tcp.keepalive.count", "1", "0"),
+        ("listener.tcp.keepalive.count", "127", "128"),
+        ("listener.timeout.first_byte", "'1ms'", "'0s'"),
+        ("listener.timeout.first_byte", "'3650d'", "'3650d 1ms'"),
+        ("listener.timeout.idle", "'1ms'", "'0s'"),
+        ("listener.timeout.idle", "'3650d'", "'3650d 1ms'"),
+        ("listener.timeout.lifetime", "'1ms'", "'0s'"),
+        ("listener.timeout.lifetime", "'3650d'", "'3650d 1ms'"),
+        ("listener.timeout.stall", "'1ms'", "'0s'"),
+        ("listener.timeout.stall", "'3650d'", "'3650d 1ms'"),
+    ] {
+        assert!(parsed(&saying(key, good)).is_ok(), "{key} = {good}");
+        let error = parsed(&saying(key, bad)).unwrap_err().to_string();
+        assert!(error.contains("not between"), "{key} = {bad}: {error}");
+    }
+}
+
+#[test]
+fn a_buffer_may_take_all_the_memory_and_no_more() {
+    let text =
+        |memory: &str| format!("buffer_memory = '{memory}'\n[[listener]]\nbuffer = '2MiB'\n");
+    assert!(parsed(&text("2MiB")).is_ok());
+    assert!(parsed(&text("2097151B")).is_err());
+}
+
+#[test]
+fn there_may_be_as_many_listeners_and_addresses_as_the_bound_and_no_more() {
+    let listeners =
+        |n: u16| (1..=n).map(|n| format!("[[listener]]\nname = 'l{n}'\naddress = '[::]:{n}'\n"));
+    let addresses = |n: u16| (1..=n).map(|n| format!("'[::]:{n}',")).collect::<String>();
+    assert!(parsed(&listeners(64).collect::<String>()).is_ok());
+    assert!(parsed(&listeners(65).collect::<String>()).is_err());
+    assert!(parsed(&saying("listener.address", &format!("[{}]", addresses(64)))).is_ok());
+    assert!(parsed(&saying("listener.address", &format!("[{}]", addresses(65)))).is_err());
+}
+
+#[test]
+fn root_serves_only_where_that_is_allowed() {
+    assert!(parsed(&saying("user", "'root'")).is_err());
+    assert!(parsed("user = 'root'\nallow_root = true\n[[listener]]\n").is_ok());
+}
+
+/// A valid file with something cut out, doubled or put in: nearer to the code than noise is.
+fn mutated() -> impl Strategy<Value = String> {
+    let text: String = WHOLE
+        .lines()
+        .map(|l| l.trim_start_matches('#').to_string() + "\n")
+        .collect();
+    let part = proptest::sample::select(vec![
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        ".",
+        "=",
+        "\n",
+        "\\",
+        "#",
+        "-1",
+        "1e999",
+        "\u{feff}",
+        "ä",
+        "\u{1b}",
+        "off",
+        "[[listener]]\n",
+        "[defaults]\n",
+        "tcp.",
+        "1979-05-27",
+        "true",
+        "\"$__serde_spanned_private_value\" = 1\n",
+        "99999999999999999999999",
+    ]);
+    let cut = (0..text.len(), 0..40usize, part);
+    proptest::collection::vec(cut, 1..8).prop_map(move |cuts| {
+        let mut text = text.clone();
+        for (at, length, part) in cuts {
+            let floor = |at: usize| {
+                (0..=at.min(text.len()))
+                    .rev()
+                    .find(|at| text.is_char_boundary(*at))
+                    .unwrap_or(0)
+            };
+            let (from, to) = (floor(at), floor(at + length));
+            text.replace_range(from..to, part);
+        }
+        text
+    })
+}
+
+/// Valid files that say much.
+fn valid() -> impl Strategy<Value = String> {
+    let time = |most: u64| {
+        prop_oneof![
+            Just("\"off\"".to_string()),
+            (1..most).prop_map(|ms| format!("\"{ms}ms\""))
+        ]
+    };
+    let listener = (
+        1..65_536u32,
+        4096..67_108_865u64,
+        2..u64::MAX >> 4,
+        any::<bool>(),
+        time(1 << 38),
+        time(1 << 30),
+        1..128u32,
+        any::<[u16; 8]>(),
+        any::<[u8; 4]>(),
+    );
+    let log = (
+        proptest::sample::select(vec!["syslog", "journal", "stderr"]),
+        proptest::sample::select(vec!["error", "warning", "info", "debug"]),
+        proptest::sample::select(vec!["user", "authpriv", "local7"]),
+        proptest::sample::select(vec!["both", "ended", "failed", "none"]),
+        (1..1_000_001u32, proptest::sample::select(vec!["s", "min"])),
+        any::<bool>(),
+    );
+    (proptest::collection::vec(listener, 1..4), log, 1..257u32, 1..1_000_001u32, 64u64 << 20..1 << 40).prop_map(
+        |(listeners, (target, level, facility, records, (rate, per), empty), workers, connections, memory)| {
+            let mut text = format!(
+                "workers = {workers}\nmax_connections = {connections}\nbuffer_memory = \"{memory}\"\n[log]\ntarget = \"{target}\"\nlevel = \"{level}\"\n\
+                 facility = \"{facility}\"\nrecords = \"{records}\"\nrecord_rate = \"{rate}/{per}\"\nempty = {empty}\n"
+            );
+            for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, v4)) in listeners.into_iter().enumerate() {
+                let port = 2 * index + 1;
+                let v6 = std::net::SocketAddr::from((v6, u16::try_from(port).unwrap()));
+                let v4 = std::net::SocketAddr::from(([10, v4[1], v4[2], v4[3]], u16::try_from(port + 1).unwrap()));
+                let v6 = if v6.ip().is_multicast() { v4 } else { v6 };
+                let list = if v6 == v4 { format!("[\"{v4}\"]") } else { format!("[\"{v4}\", \"{v6}\"]") };
+                text += &format!(
+                    "[[listener]]\nname = \"l{index}\"\naddress = {list}\nbacklog = {backlog}\nbuffer = \"{buffer}\"\nmax_bytes = \"{bytes}\"\n\
+                     tcp = {{ nodelay = {nodelay}, user_timeout = {short}, keepalive = {{ count = {count} }} }}\n\
+                     timeout = {{ idle = {long}, stall = {short} }}\n"
+                );
+            }
+            text
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        let _ = parsed(&text).map_err(|error| (error.to_string(), error.render()));
+    }
+
+    #[test]
+    fn nothing_made_of_toml_panics(text in r#"([a-z.]{1,9}|[\[\]{}=,."'#\n -]|listener|tcp|[0-9]{1,3}|true|1979-05-27){0,60}"#) {
+        let _ = parsed(&text).map_err(|error| (error.to_string(), error.render()));
+    }
+
+    #[test]
+    fn no_broken_file_panics_or_reaches_the_terminal(text in mutated()) {
+        if let Err(error) = parsed(&text) {
+            let shown = error.to_string() + &error.render();
+            prop_assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_as_the_same(text in valid()) {
+        let config = parsed(&text);
+        prop_assert!(config.is_ok(), "{}\n{text}", config.unwrap_err().render());
+        let config = config.unwrap();
+        let printed = print(&config);
+        prop_assert_eq!(parsed(&printed).unwrap(), config);
+        prop_assert_eq!(print(&parsed(&printed).unwrap()), printed);
+    }
+}
