@@ -1,0 +1,177 @@
+//! The record of one connection, as a worker knows it, and what it says as an event. Pure.
+//!
+//! A worker hands a `Record` over as it is; the log's thread turns it into an event and a line. So
+//! the data path neither formats nor allocates for the log.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::Event;
+use super::kind;
+use crate::config::PeerForm;
+use crate::connection::Reason;
+
+/// What is known of a connection when it has ended, or was not begun.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Who it was, in canonical form.
+    pub peer: SocketAddr,
+    /// The listener that it came in by.
+    pub listener: Arc<str>,
+    /// Why it ended.
+    pub reason: Reason,
+    /// Bytes taken from the peer.
+    pub received: u64,
+    /// Bytes given to the kernel for the peer.
+    pub sent: u64,
+    /// From accept to the end.
+    pub duration: Duration,
+    /// What the kernel measured; `None` if it was not asked.
+    pub tcp: Option<TcpFacts>,
+}
+
+/// The kernel's own view of a connection, from `TCP_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFacts {
+    /// The smoothed round-trip time.
+    pub rtt: Duration,
+    /// Segments that were sent again.
+    pub retrans: u32,
+}
+
+impl Record {
+    /// Did the peer send nothing and leave? A port scan or a health check, most likely.
+    pub fn is_empty(&self) -> bool {
+        self.received == 0 && matches!(self.reason, Reason::Done | Reason::Reset)
+    }
+
+    /// What it says.
+    pub fn event(&self, form: PeerForm, empty_is_debug: bool) -> Event {
+        let kind = match self.is_empty() && empty_is_debug {
+            true => &kind::CONNECTION_EMPTY,
+            false => &kind::CONNECTION_ENDED,
+        };
+        let event = Event::of(kind)
+            .with("peer", peer(self.peer, form))
+            .with("listener", &self.listener)
+            .with("reason", self.reason)
+            .with("received", self.received)
+            .with("sent", self.sent)
+            .with("duration", thousandths(self.duration.as_millis(), "s"));
+        match self.tcp {
+            None => event,
+            Some(tcp) => event
+                .with("rtt", thousandths(tcp.rtt.as_micros(), "ms"))
+                .with("retrans", tcp.retrans),
+        }
+    }
+}
+
+/// The event of a connection that begins.
+pub(super) fn started(address: SocketAddr, listener: &Arc<str>, form: PeerForm) -> Event {
+    Event::of(&kind::CONNECTION_STARTED)
+        .with("peer", peer(address, form))
+        .with("listener", listener)
+}
+
+fn peer(address: SocketAddr, form: PeerForm) -> String {
+    match form {
+        PeerForm::Full => address.to_string(),
+        PeerForm::Prefix => Prefix::of(address.ip()).to_string(),
+    }
+}
+
+fn thousandths(count: u128, unit: &str) -> String {
+    format!("{}.{:03}{unit}", count / 1000, count % 1000)
+}
+
+/// What stands for one source: an IPv4 address, or the /64 that an IPv6 host may choose from freely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix(IpAddr);
+
+impl Prefix {
+    /// The prefix that an address belongs to.
+    pub fn of(address: IpAddr) -> Prefix {
+        Prefix(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        })
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0, if self.0.is_ipv4() { 32 } else { 64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logging::format::line;
+
+    fn record() -> Record {
+        Record {
+            peer: "[2001:db8::7]:50312".parse().expect("an address"),
+            listener: "echo".into(),
+            reason: Reason::Idle,
+            received: 512,
+            sent: 512,
+            duration: Duration::from_micros(1_204_900),
+            tcp: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_of_bare_values() {
+        assert_eq!(
+            line(&record().event(PeerForm::Full, true)),
+            "connection ended peer=[2001:db8::7]:50312 listener=echo reason=idle received=512 sent=512 \
+             duration=1.204s"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_measured_stands_at_the_end() {
+        let tcp = Some(TcpFacts {
+            rtt: Duration::from_micros(113),
+            retrans: 0,
+        });
+        let line = line(&Record { tcp, ..record() }.event(PeerForm::Full, true));
+        assert!(
+            line.ends_with(" duration=1.204s rtt=0.113ms retrans=0"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_prefix_names_the_source_without_its_host_part_or_port() {
+        let prefix = |text: &str| peer(text.parse().expect("an address"), PeerForm::Prefix);
+        assert_eq!(prefix("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::/64");
+        assert_eq!(prefix("192.0.2.7:9"), "192.0.2.7/32");
+        assert_eq!(prefix("[::ffff:192.0.2.7]:9"), "192.0.2.7/32");
+    }
+
+    #[test]
+    fn only_a_peer_that_sent_nothing_and_left_is_empty() {
+        let left = |reason, received| Record {
+            reason,
+            received,
+            ..record()
+        };
+        assert!(left(Reason::Done, 0).is_empty());
+        assert!(left(Reason::Reset, 0).is_empty());
+        assert!(!left(Reason::Done, 1).is_empty());
+        assert!(!left(Reason::Full, 0).is_empty());
+        assert_eq!(
+            left(Reason::Done, 0).event(PeerForm::Full, true).kind,
+            &kind::CONNECTION_EMPTY
+        );
+        assert_eq!(
+            left(Reason::Done, 0).event(PeerForm::Full, false).kind,
+            &kind::CONNECTION_ENDED
+        );
+    }
+}
