@@ -49,6 +49,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod driver;
+pub mod listener;
 pub mod logging;
 pub mod service;
 mod sys;
