@@ -51,6 +51,7 @@ pub mod connection;
 pub mod driver;
 pub mod listener;
 pub mod logging;
+pub mod privilege;
 pub mod service;
 mod sys;
 pub mod tick;
