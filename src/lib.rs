@@ -48,6 +48,7 @@ mod cause;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod driver;
 pub mod listener;
 pub mod logging;
