@@ -1,0 +1,267 @@
+//! The part of a worker that lets peers in: its listeners, their sockets, and where accepting pauses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::admission::Refusal;
+use super::orders::{Listener, Order, Peer, Plan, Socket};
+use super::table::Entry;
+use super::{ACCEPT_PAUSE, Worker};
+use crate::connection::{Connection, Drain, Limits, PARTING, Turn};
+use crate::driver::Driver;
+use crate::logging::{Event, Record, kind};
+use crate::tick::Tick;
+
+/// Most peers taken out of the queue of a socket that is about to be closed: the longest queue.
+const QUEUE_MAX: u32 = 65_535;
+
+/// A listener, as one worker has it.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// As all workers have it.
+    pub(super) shared: Arc<Listener>,
+    /// The listener's, and the drain, if it drains.
+    pub(super) limits: Limits,
+    /// Connections of it in this worker's table.
+    pub(super) live: u32,
+}
+
+impl Local {
+    fn new(shared: Arc<Listener>) -> Local {
+        let limits = shared.limits.clone();
+        Local {
+            shared,
+            limits,
+            live: 0,
+        }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Lets a peer in and finds it a worker, or resets it.
+    pub(super) fn handle_accepted(&mut self, slot: u16, stream: D::Stream, peer: SocketAddr) {
+        let id = self
+            .slots
+            .get(slot as usize)
+            .and_then(Option::as_ref)
+            .map(|socket| socket.listener);
+        let Some(Some(local)) = id.and_then(|id| self.listeners.get(id as usize)) else {
+            return self.driver.refuse(stream);
+        };
+        let listener = Arc::clone(&local.shared);
+        let admitted = match listener.refuse {
+            Some(reason) => Err(Refusal { reason, warn: None }),
+            None => self
+                .shared
+                .admission
+                .admit(&listener.bound, &self.shared.memory, self.now),
+        };
+        if let Err(refusal) = admitted {
+            self.driver.refuse(stream);
+            return self.record_refusal(peer, &listener, refusal);
+        }
+        let peer = Peer {
+            stream,
+            address: peer,
+            listener,
+        };
+        let chosen = self.shared.admission.place(self.index);
+        if chosen == self.index {
+            return self.serve(peer);
+        }
+        // The other one may have returned, in a drain: then it is ours after all.
+        if let Err(Order::Serve(peer)) = self.shared.desks[chosen as usize]
+            .mailbox
+            .put(Order::Serve(peer))
+        {
+            self.shared.admission.leave(chosen);
+            self.shared.admission.move_to(self.index);
+            self.serve(peer);
+        }
+    }
+
+    /// Counts and records a peer that was not let in.
+    #[cold]
+    fn record_refusal(&mut self, peer: SocketAddr, listener: &Listener, refusal: Refusal) {
+        self.counts.refused[refusal.reason as usize] += 1;
+        self.changed = true;
+        if let Some(key) = refusal.warn {
+            self.log.say(
+                Event::of(&kind::BOUND_REACHED)
+                    .with("key", key)
+                    .with("listener", &listener.name),
+            );
+        }
+        let record = Record {
+            peer,
+            listener: Arc::clone(&listener.name),
+            reason: refusal.reason,
+            received: 0,
+            sent: 0,
+            duration: Duration::ZERO,
+            tcp: None,
+        };
+        self.recorder.ended(self.now, &record);
+    }
+
+    /// Opens the connection of a peer that was admitted and counted for this worker.
+    pub(super) fn serve(&mut self, peer: Peer<D::Stream>) {
+        let id = peer.listener.id;
+        // One that another worker knows already is met here first with its first peer.
+        let local = local(&mut self.listeners, id).get_or_insert_with(|| Local::new(peer.listener));
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+        };
+        let connection = Connection::new(turn);
+        local.live += 1;
+        self.counts.live += 1;
+        self.changed = true;
+        self.recorder
+            .started(self.now, peer.address, &local.shared.name);
+        let token = self.table.insert(Entry {
+            connection,
+            peer: peer.address,
+            listener: id,
+            released: false,
+        });
+        match self.driver.open(token, peer.stream) {
+            Ok(()) => {
+                let mut deadline = Tick::NEVER;
+                self.step(token, |connection, turn| {
+                    deadline = connection.deadline(turn.limits)
+                });
+                self.deadlines.set(token.index, deadline);
+            }
+            Err(errno) => self.step(token, |connection, _| connection.handle_failed(errno)),
+        }
+    }
+
+    /// No peer can be accepted: the listening sockets would stay readable and wake us for ever, so nobody is accepted until a connection of ours ends, or for a second.
+    #[cold]
+    pub(super) fn pause_accept(&mut self, errno: Errno) {
+        if self.shared.admission.warn_of_pause(self.now) {
+            let event = Event::of(&kind::ACCEPT_PAUSED)
+                .with("connections", self.shared.admission.all().live());
+            self.log.say(event.with("cause", errno.desc()));
+        }
+        self.paused = Some(self.now + ACCEPT_PAUSE);
+        for socket in self.slots.iter().flatten() {
+            // One that the kernel would not let go of wakes us, no worse.
+            let _ = self.driver.listen(socket.slot, None);
+        }
+    }
+
+    /// Accepts again.
+    pub(super) fn resume_accept(&mut self) {
+        self.paused = None;
+        for socket in self.slots.iter().flatten() {
+            if let Err(errno) = self.driver.listen(socket.slot, Some(&socket.socket)) {
+                return self.pause_accept(errno);
+            }
+        }
+    }
+
+    /// Accepts from a slot no longer. Whoever waits in the queue of a socket of our own is served first:
+    /// the queue is closed with the socket, and they would be reset.
+    fn leave_slot(&mut self, place: usize) {
+        let Some(Some(Socket { slot, handed, .. })) = self.slots.get(place) else {
+            return;
+        };
+        let (slot, handed) = (*slot, *handed);
+        if !handed {
+            for _ in 0..QUEUE_MAX {
+                let Some((stream, peer)) = self.driver.accept_waiting(slot) else {
+                    break;
+                };
+                self.handle_accepted(slot, stream, peer);
+            }
+        }
+        let _ = self.driver.listen(slot, None);
+        self.slots[place] = None;
+    }
+
+    /// Takes over a plan: what it does not name is drained, what it names is served as it says.
+    pub(super) fn adopt(&mut self, plan: &Plan<D::Listening>) {
+        self.recorder.adopt(&plan.log);
+        for place in 0..self.slots.len() {
+            if plan
+                .sockets
+                .iter()
+                .all(|socket| socket.slot as usize != place)
+            {
+                self.leave_slot(place);
+            }
+        }
+        let drain = Drain {
+            idle: plan.drain_idle,
+            parting: PARTING,
+            until: self.now + plan.drain_timeout,
+        };
+        for (id, place) in self.listeners.iter_mut().enumerate() {
+            if plan
+                .listeners
+                .iter()
+                .all(|listener| listener.id as usize != id)
+            {
+                // A peer of it may be on its way here from another worker: it stays until the next plan.
+                place.take_if(|local| local.live == 0 && local.limits.drain.is_some());
+                if let Some(local) = place {
+                    local.limits.drain.get_or_insert(drain);
+                }
+            }
+        }
+        for listener in &plan.listeners {
+            let place = local(&mut self.listeners, listener.id);
+            let live = place.as_ref().map_or(0, |local| local.live);
+            *place = Some(Local {
+                live,
+                ..Local::new(Arc::clone(listener))
+            });
+        }
+        for socket in &plan.sockets {
+            self.adopt_socket(socket);
+        }
+        self.asking = Some(0);
+    }
+
+    fn adopt_socket(&mut self, socket: &Socket<D::Listening>) {
+        let place = socket.slot as usize;
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || None);
+        }
+        let is_known = self.slots[place].replace(socket.clone()).is_some();
+        if !is_known
+            && self.paused.is_none()
+            && let Err(errno) = self.driver.listen(socket.slot, Some(&socket.socket))
+        {
+            self.pause_accept(errno);
+        }
+    }
+
+    /// Accepts nobody any more; all connections are to end as `drain` says.
+    pub(super) fn drain_all(&mut self, drain: Drain) {
+        for place in 0..self.slots.len() {
+            self.leave_slot(place);
+        }
+        self.paused = None;
+        self.draining = true;
+        for local in self.listeners.iter_mut().flatten() {
+            local.limits.drain = Some(drain);
+        }
+        self.asking = Some(0);
+    }
+}
+
+/// The place of the listener with this id.
+fn local(listeners: &mut Vec<Option<Local>>, id: u16) -> &mut Option<Local> {
+    let id = id as usize;
+    if listeners.len() <= id {
+        listeners.resize_with(id + 1, || None);
+    }
+    &mut listeners[id]
+}

@@ -1,0 +1,417 @@
+//! One thread: one driver, one table of connections, one loop.
+//!
+//! A turn waits for the driver, handles its completions one by one, judges the deadlines that passed,
+//! and goes on with what a reload or a drain left to do. On the data path a worker shares nothing
+//! with the others; they meet where a peer is admitted and placed ([`admission`]) and in their letter
+//! boxes ([`orders`]). The contract with the driver and the connection: one completion is handled, all
+//! that the connection then wants is done, and only then comes the next.
+
+mod accepting;
+pub mod admission;
+pub mod deadlines;
+pub mod orders;
+pub mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+
+use crate::buffer::Memory;
+use crate::connection::{Connection, DRAIN_PARTING, Drain, Turn, Want};
+use crate::driver::{Completion, Driver, Token};
+use crate::logging::{Log, Record, Recorder, TcpFacts};
+use crate::metrics::{Counts, Published};
+use crate::tick::Tick;
+use accepting::Local;
+use admission::Admission;
+use deadlines::Deadlines;
+use orders::{Mailbox, Order, Socket};
+use table::{Entry, Table};
+
+/// How long accepting pauses when descriptors or memory are used up, unless a connection ends before.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Most deadlines judged, and connections asked again after a reload, in one turn.
+const JUDGED: u32 = 256;
+
+/// Connections that lasted longer have the round-trip time and the retransmissions in their record.
+const FACTS_AFTER: Duration = Duration::from_secs(1);
+
+/// The workers' common ground: letter boxes, bounds, counts.
+#[derive(Debug)]
+pub struct Shared<L, S> {
+    /// Who may come in, and where.
+    pub admission: Admission,
+    /// `buffer_memory`.
+    pub memory: Arc<Memory>,
+    /// One place for each worker.
+    pub desks: Box<[Desk<L, S>]>,
+    /// Rung for the supervisor when its status is out of date or a worker has returned.
+    pub bell: EventFd,
+    /// The status that was last shown is out of date, and the supervisor knows it.
+    pub stale: AtomicBool,
+}
+
+/// What others see of a worker.
+#[derive(Debug)]
+pub struct Desk<L, S> {
+    /// Its orders.
+    pub mailbox: Mailbox<L, S>,
+    /// Its counts.
+    pub counts: Published,
+    /// How many pings it has answered.
+    pub answered: AtomicU64,
+    /// It has returned.
+    pub returned: AtomicBool,
+}
+
+impl<L, S> Desk<L, S> {
+    /// A desk with an empty letter box.
+    ///
+    /// # Errors
+    /// When there is no descriptor for its bell.
+    pub fn new() -> std::io::Result<Desk<L, S>> {
+        Ok(Desk {
+            mailbox: Mailbox::new()?,
+            counts: Published::default(),
+            answered: AtomicU64::new(0),
+            returned: AtomicBool::new(false),
+        })
+    }
+}
+
+/// One worker. Lives and ends on its own thread.
+pub struct Worker<D: Driver> {
+    index: u16,
+    driver: D,
+    shared: Arc<Shared<D::Listening, D::Stream>>,
+    now: Tick,
+    table: Table,
+    deadlines: Deadlines,
+    /// By id; a listener that is in the plan no longer stays for its last connections.
+    listeners: Vec<Option<Local>>,
+    /// The sockets that are accepted from, by slot.
+    slots: Vec<Option<Socket<D::Listening>>>,
+    /// Accepting pauses until then.
+    paused: Option<Tick>,
+    /// The next place to be asked for its deadline again.
+    asking: Option<u32>,
+    /// Nobody is accepted any more, and the worker returns with its last connection.
+    draining: bool,
+    recorder: Recorder,
+    log: Log,
+    counts: Counts,
+    /// Something of `counts` but the bytes is not published yet.
+    changed: bool,
+    /// The bytes, received and sent, that are.
+    published: u64,
+}
+
+impl<D: Driver> Worker<D> {
+    /// A worker that serves nothing until it is told to.
+    pub fn new(
+        index: u16,
+        driver: D,
+        shared: Arc<Shared<D::Listening, D::Stream>>,
+        log: Log,
+        now: Tick,
+    ) -> Worker<D> {
+        Worker {
+            index,
+            driver,
+            shared,
+            now,
+            table: Table::default(),
+            deadlines: Deadlines::new(now),
+            listeners: Vec::new(),
+            slots: Vec::new(),
+            paused: None,
+            asking: None,
+            draining: false,
+            recorder: Recorder::new(&log),
+            log,
+            counts: Counts::default(),
+            changed: false,
+            published: 0,
+        }
+    }
+
+    /// Turns until it is told to stop, or has drained.
+    pub fn run(&mut self) {
+        while self.turn() {}
+        // What was counted is told before anybody hears that this was all.
+        self.recorder.flush(self.now);
+        let desk = &self.shared.desks[self.index as usize];
+        desk.returned.store(true, Ordering::Release);
+        orders::ring(&self.shared.bell);
+    }
+
+    /// One turn. `false`: there is nothing left to do, ever.
+    #[inline]
+    pub fn turn(&mut self) -> bool {
+        self.now = self.driver.wait(self.wake_at(), self.shared.memory.room());
+        while let Some(completion) = self.driver.next() {
+            match completion {
+                Completion::Received { token, input } => {
+                    self.counts.received += u64::from(input.len());
+                    self.step(token, |connection, turn| {
+                        connection.handle_received(input, turn)
+                    });
+                }
+                rare => self.handle_rare(rare),
+            }
+        }
+        self.judge();
+        if self.asking.is_some() {
+            self.ask_again();
+        }
+        if self.paused.is_some_and(|until| until <= self.now) {
+            self.resume_accept();
+        }
+        if self.recorder.deadline().is_some_and(|due| due <= self.now) {
+            self.recorder.flush(self.now);
+        }
+        self.publish();
+        !(self.draining && self.table.is_empty() && self.own_desk().mailbox.close_if_empty())
+    }
+
+    /// All but received bytes.
+    #[cold]
+    fn handle_rare(&mut self, completion: Completion<D::Stream>) {
+        match completion {
+            Completion::Received { .. } => {}
+            Completion::Accepted { slot, stream, peer } => self.handle_accepted(slot, stream, peer),
+            Completion::AcceptFailed { errno } => self.pause_accept(errno),
+            Completion::PeerClosed { token } => self.step(token, Connection::handle_peer_closed),
+            Completion::Sent { token, sent } => {
+                self.counts.sent += u64::from(sent.count);
+                self.step(token, |connection, turn| connection.handle_sent(sent, turn));
+            }
+            Completion::Failed { token, errno } => {
+                self.step(token, |connection, _| connection.handle_failed(errno))
+            }
+            Completion::Gone { token } => self.forget(token),
+            Completion::Woken => {
+                for order in self.own_desk().mailbox.take() {
+                    self.obey(order);
+                }
+            }
+        }
+    }
+
+    /// When there is something to do though nothing happens.
+    #[inline]
+    fn wake_at(&self) -> Tick {
+        if self.asking.is_some() {
+            return self.now;
+        }
+        let paused = self.paused.unwrap_or(Tick::NEVER);
+        let summary = self.recorder.deadline().unwrap_or(Tick::NEVER);
+        self.deadlines.next().min(paused).min(summary)
+    }
+
+    /// Tells a connection what happened, then does all that it wants.
+    #[inline(always)]
+    fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, Turn<'_>)) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+        };
+        event(&mut entry.connection, turn);
+        while let Some(want) = entry.connection.poll_want() {
+            match want {
+                Want::Send(bytes, keep) => {
+                    if let Some(sent) = self.driver.send(token, bytes, keep) {
+                        self.counts.sent += u64::from(sent.count);
+                        entry.connection.handle_sent(sent, turn);
+                    }
+                }
+                Want::Receive(room) => self.driver.receive(token, room),
+                Want::Deadline => self
+                    .deadlines
+                    .set(token.index, entry.connection.deadline(turn.limits)),
+                Want::Ask => {
+                    if let Some(facts) = self.driver.facts(token) {
+                        entry.connection.handle_acked(facts.acked, turn);
+                    }
+                    self.deadlines
+                        .set(token.index, entry.connection.deadline(turn.limits));
+                }
+                Want::Shutdown => {
+                    // Before our FIN can be seen: a peer that comes back at once is not refused.
+                    release(entry, &self.shared.admission, local);
+                    self.driver.shutdown(token);
+                }
+                Want::Close { reset } => {
+                    release(entry, &self.shared.admission, local);
+                    return self.close(token, reset);
+                }
+            }
+        }
+    }
+
+    /// Ends a connection: its record, then the close.
+    #[cold]
+    fn close(&mut self, token: Token, reset: bool) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let connection = &entry.connection;
+        let duration = self.now.since(connection.opened());
+        let facts = if duration >= FACTS_AFTER {
+            self.driver.facts(token)
+        } else {
+            None
+        };
+        let record = Record {
+            peer: entry.peer,
+            listener: Arc::clone(&local.shared.name),
+            reason: connection.reason(),
+            received: connection.received(),
+            sent: connection.sent(),
+            duration,
+            tcp: facts.map(|facts| TcpFacts {
+                rtt: facts.rtt,
+                retrans: facts.retrans,
+            }),
+        };
+        self.counts.ended[record.reason as usize] += 1;
+        self.changed = true;
+        self.recorder.ended(self.now, &record);
+        self.deadlines.clear(token.index);
+        if self.driver.close(token, reset) {
+            self.forget(token);
+        }
+    }
+
+    /// Frees what a connection had: nothing of it is in flight any more.
+    fn forget(&mut self, token: Token) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let id = entry.listener as usize;
+        self.table.remove(token);
+        self.counts.live -= 1;
+        self.changed = true;
+        self.shared.admission.leave(self.index);
+        if let Some(Some(local)) = self.listeners.get_mut(id) {
+            local.live -= 1;
+        }
+        // A descriptor is free again.
+        if self.paused.is_some() {
+            self.resume_accept();
+        }
+    }
+
+    /// Asks the places whose time may have come; those that are judged too early go back.
+    fn judge(&mut self) {
+        for _ in 0..JUDGED {
+            let Some(place) = self.deadlines.pop(self.now) else {
+                return;
+            };
+            self.ask_place(place);
+        }
+    }
+
+    /// Asks a place for its deadline, and tells it if that has passed.
+    fn ask_place(&mut self, place: u32) {
+        let Some(token) = self.table.token(place) else {
+            return;
+        };
+        let now = self.now;
+        let mut deadline = Tick::NEVER;
+        self.step(token, |connection, turn| {
+            if connection.deadline(turn.limits) <= now {
+                connection.handle_timeout(turn);
+            }
+            deadline = connection.deadline(turn.limits);
+        });
+        if self.table.get_mut(token).is_some() {
+            self.deadlines.set(place, deadline);
+        }
+    }
+
+    /// Goes on asking all connections for their deadlines, which have other limits now.
+    #[cold]
+    fn ask_again(&mut self) {
+        let Some(from) = self.asking else { return };
+        let to = from.saturating_add(JUDGED).min(self.table.places());
+        for place in from..to {
+            self.ask_place(place);
+        }
+        self.asking = (to < self.table.places()).then_some(to);
+    }
+
+    #[cold]
+    fn obey(&mut self, order: Order<D::Listening, D::Stream>) {
+        match order {
+            Order::Serve(peer) => self.serve(peer),
+            Order::Ping => {
+                self.own_desk().answered.fetch_add(1, Ordering::Release);
+            }
+            Order::Adopt(plan) => self.adopt(&plan),
+            Order::Drain { idle, timeout } => self.drain_all(Drain {
+                idle,
+                parting: DRAIN_PARTING,
+                until: self.now + timeout,
+            }),
+            Order::Stop => {
+                self.drain_all(Drain {
+                    idle: Duration::ZERO,
+                    parting: Duration::ZERO,
+                    until: self.now,
+                });
+                for place in 0..self.table.places() {
+                    if let Some(token) = self.table.token(place) {
+                        self.step(token, |connection, _| connection.handle_stop());
+                    }
+                }
+            }
+        }
+    }
+
+    fn own_desk(&self) -> &Desk<D::Listening, D::Stream> {
+        &self.shared.desks[self.index as usize]
+    }
+
+    /// Makes the counts readable, and tells the supervisor once that its status is out of date.
+    #[inline]
+    fn publish(&mut self) {
+        let bytes = self.counts.received.wrapping_add(self.counts.sent);
+        if bytes == self.published && !self.changed {
+            return;
+        }
+        let desk = &self.shared.desks[self.index as usize];
+        if std::mem::take(&mut self.changed) {
+            desk.counts.publish(&self.counts);
+        } else {
+            desk.counts.publish_bytes(&self.counts);
+        }
+        self.published = bytes;
+        if !self.shared.stale.load(Ordering::Relaxed)
+            && !self.shared.stale.swap(true, Ordering::AcqRel)
+        {
+            orders::ring(&self.shared.bell);
+        }
+    }
+}
+
+/// Gives back the bounds that a connection counts for, once.
+fn release(entry: &mut Entry, admission: &Admission, local: &Local) {
+    if !entry.released {
+        entry.released = true;
+        admission.release(&local.shared.bound);
+    }
+}

@@ -1,0 +1,246 @@
+//! A worker over the simulated network: thousands of seeds, each a different unkind day.
+//!
+//! Deterministic: no kernel, no clock, no threads. A seed that fails is printed; run it alone with
+//! `ECHOD_SEED=n cargo test --test simulation`, and more of them with `ECHOD_SEEDS=n`.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use echod::buffer::Memory;
+use echod::config::Config;
+use echod::connection::{Limits, Reason};
+use echod::driver::sim::{Ending, Network, Random, Script, SimDriver, SimPeer};
+use echod::logging::{Echo, Log, Paths};
+use echod::metrics::Counts;
+use echod::service::Service;
+use echod::tick::Tick;
+use echod::worker::admission::{Admission, Bound};
+use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
+use echod::worker::{Desk, Shared, Worker};
+
+/// Turns after which a run that has not ended hangs.
+const TURNS: usize = 200_000;
+
+/// Everything of one run that a test may look at.
+struct Run {
+    net: Rc<RefCell<Network>>,
+    shared: Arc<Shared<(), usize>>,
+    worker: Worker<SimDriver>,
+    bound: Arc<Bound>,
+}
+
+/// A log that nobody reads: what finds no reader is dropped, as ever.
+fn log() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let open = || Log::open(&Config::builtin().log, Echo::Errors, Paths::default()).0;
+    LOG.get_or_init(open).clone()
+}
+
+fn limits(random: &mut Random, calm: bool) -> Limits {
+    let sometimes =
+        |random: &mut Random, ms| (random.once_in(3) && !calm).then(|| Duration::from_millis(ms));
+    Limits {
+        service: Service::Echo,
+        buffer: 64 << random.below(8),
+        max_bytes: if random.once_in(4) && !calm {
+            2 + random.below(20_000)
+        } else {
+            u64::MAX
+        },
+        first_byte: sometimes(random, 700),
+        idle: sometimes(random, 900),
+        lifetime: sometimes(random, 3000),
+        stall: sometimes(random, 2000),
+        drain: None,
+    }
+}
+
+fn script(random: &mut Random) -> Script {
+    Script {
+        arrives: Tick(1000 + random.below(2000)),
+        bytes: [0, 1, 100, 5000, 40_000][random.below(5) as usize],
+        chunk: 1 + random.below(3000),
+        deaf: random.once_in(10),
+        ending: [
+            Ending::HalfClose,
+            Ending::HalfClose,
+            Ending::Reset,
+            Ending::Silence,
+        ][random.below(4) as usize],
+    }
+}
+
+impl Run {
+    fn new(
+        seed: u64,
+        handed: bool,
+        limits: Limits,
+        scripts: Vec<Script>,
+        max_connections: u32,
+    ) -> Run {
+        let (config, log) = (Config::builtin(), log());
+        let net = Rc::new(RefCell::new(Network::new(seed, scripts)));
+        let shared = Arc::new(Shared {
+            admission: Admission::new(1, max_connections),
+            memory: Memory::new(1 << 20),
+            desks: [Desk::new().unwrap()].into(),
+            bell: bell().unwrap(),
+            stale: AtomicBool::new(true),
+        });
+        let bound = Arc::new(Bound::new(max_connections));
+        let listener = Listener {
+            id: 0,
+            name: "echo".into(),
+            limits,
+            bound: Arc::clone(&bound),
+            refuse: None,
+        };
+        let plan = Plan {
+            listeners: vec![Arc::new(listener)],
+            sockets: vec![Socket {
+                slot: 0,
+                listener: 0,
+                socket: (),
+                handed,
+            }],
+            drain_idle: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(30),
+            log: config.log,
+        };
+        let driver = SimDriver(Rc::clone(&net));
+        let worker = Worker::new(0, driver, Arc::clone(&shared), log, net.borrow().now());
+        let mut run = Run {
+            net,
+            shared,
+            worker,
+            bound,
+        };
+        run.order(Order::Adopt(Arc::new(plan)));
+        run
+    }
+
+    fn order(&mut self, order: Order<(), usize>) {
+        self.shared.desks[0].mailbox.put(order).unwrap();
+        self.net.borrow_mut().ring();
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::sum(self.shared.desks.iter().map(|desk| &desk.counts))
+    }
+
+    /// Turns until `over` says so; panics when that does not come.
+    fn until(&mut self, over: impl Fn(&Run) -> bool) {
+        for _ in 0..TURNS {
+            if over(self) || !self.worker.turn() {
+                return;
+            }
+        }
+        panic!("it hangs: {:?}", self.net.borrow());
+    }
+
+    /// What must hold at any end of any day.
+    fn check(&self) {
+        let net = self.net.borrow();
+        for peer in net.peers() {
+            assert!(!peer.wrong, "a wrong byte: {peer:?}");
+            assert!(
+                peer.echoed <= peer.sent,
+                "more came back than was sent: {peer:?}"
+            );
+        }
+        assert_eq!(net.open(), 0, "a connection was left open");
+        assert_eq!(
+            self.shared.memory.used(),
+            0,
+            "kept memory was not given back"
+        );
+        assert_eq!(
+            (self.bound.live(), self.shared.admission.all().live()),
+            (0, 0),
+            "a bound was not given back"
+        );
+        assert_eq!(self.counts().live, 0);
+    }
+}
+
+/// Does this peer do nothing to deserve less than all its bytes and our FIN?
+fn is_honest(peer: &SimPeer) -> bool {
+    peer.script.ending == Ending::HalfClose && !peer.script.deaf
+}
+
+fn day(seed: u64) {
+    let mut random = Random(seed);
+    let calm = random.once_in(2);
+    let limits = limits(&mut random, calm);
+    let peers = 1 + random.below(6);
+    let scripts = (0..peers).map(|_| script(&mut random)).collect();
+    let max_connections = if random.once_in(4) && !calm { 2 } else { 100 };
+    let handed = random.once_in(2);
+    let mut run = Run::new(seed, handed, limits, scripts, max_connections);
+    if calm {
+        // Nothing is bounded: whoever reads to the end gets everything, whatever the others do.
+        let served =
+            |peer: &SimPeer| peer.reset || peer.finished && peer.echoed == peer.script.bytes;
+        run.until(|run| {
+            run.net
+                .borrow()
+                .peers()
+                .iter()
+                .filter(|peer| is_honest(peer))
+                .all(served)
+        });
+        let refused = run.counts().ended[Reason::Internal as usize];
+        let reset = run
+            .net
+            .borrow()
+            .peers()
+            .iter()
+            .filter(|peer| is_honest(peer) && peer.reset)
+            .count();
+        assert!(
+            reset as u64 <= refused,
+            "an honest peer was reset: {:?}",
+            run.net.borrow()
+        );
+    } else {
+        let noon = Tick(1000 + random.below(20_000));
+        run.until(|run| run.net.borrow().now() > noon);
+    }
+    run.order(match random.below(3) {
+        0 => Order::Stop,
+        1 => Order::Drain {
+            idle: Duration::from_millis(100),
+            timeout: Duration::from_secs(2),
+        },
+        _ => Order::Drain {
+            idle: Duration::from_secs(20),
+            timeout: Duration::from_secs(60),
+        },
+    });
+    run.until(|_| false);
+    run.check();
+}
+
+#[test]
+fn every_seed_ends_with_the_same_bytes_and_everything_given_back() {
+    if let Some(seed) = std::env::var("ECHOD_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        return day(seed);
+    }
+    let seeds = std::env::var("ECHOD_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(12_000);
+    for seed in 0..seeds {
+        if std::panic::catch_unwind(|| day(seed)).is_err() {
+            panic!("seed {seed} failed: ECHOD_SEED={seed} cargo test --test simulation");
+        }
+    }
+}
