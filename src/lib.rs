@@ -55,6 +55,7 @@ pub mod logging;
 pub mod metrics;
 pub mod privilege;
 pub mod service;
+pub mod supervisor;
 mod sys;
 pub mod tick;
 pub mod worker;

@@ -1,0 +1,86 @@
+//! The daemon's state as one line, for `systemctl status`.
+//!
+//! Pure. The numbers are short and come first; what needs somebody's attention follows, and is cut where
+//! the line is too long. The log has it whole.
+
+use std::fmt::Write;
+
+use bytesize::ByteSize;
+
+use crate::connection::Reason;
+use crate::metrics::Counts;
+
+/// What the line tells besides the counts.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Why the last reload was refused; none once one was adopted.
+    pub refused: Option<String>,
+    /// What a socket unit decides otherwise than the configuration.
+    pub note: Option<String>,
+    /// The daemon drains.
+    pub draining: bool,
+}
+
+impl Status {
+    /// The line: `42 connections, 1.2 GiB echoed, 5 refused (full)`.
+    pub fn line(&self, counts: &Counts) -> String {
+        let mut line = String::new();
+        if self.draining {
+            line.push_str("draining: ");
+        }
+        let plural = if counts.live == 1 { "" } else { "s" };
+        let echoed = ByteSize::b(counts.sent).display().iec();
+        // A String takes whatever is written to it.
+        let _ = write!(line, "{} connection{plural}, {echoed} echoed", counts.live);
+        for reason in Reason::ALL {
+            let refused = counts.refused[*reason as usize];
+            if refused > 0 {
+                let _ = write!(line, ", {refused} refused ({reason})");
+            }
+        }
+        if let Some(refused) = &self.refused {
+            let _ = write!(line, "; reload refused: {refused}");
+        }
+        if let Some(note) = &self.note {
+            let _ = write!(line, "; {note}");
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_is_served_and_what_was_refused() {
+        let mut counts = Counts {
+            live: 42,
+            sent: 1_288_490_188,
+            ..Counts::default()
+        };
+        counts.refused[Reason::Full as usize] = 5;
+        let status = Status::default();
+        assert_eq!(
+            status.line(&counts),
+            "42 connections, 1.2 GiB echoed, 5 refused (full)"
+        );
+    }
+
+    #[test]
+    fn a_refused_reload_stays_in_the_line() {
+        let status = Status {
+            refused: Some("echod.toml:3: no".into()),
+            draining: true,
+            ..Status::default()
+        };
+        let counts = Counts {
+            live: 1,
+            ..Counts::default()
+        };
+        assert_eq!(
+            status.line(&counts),
+            "draining: 1 connection, 0 B echoed; reload refused: echod.toml:3: no"
+        );
+    }
+}

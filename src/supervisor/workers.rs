@@ -1,0 +1,147 @@
+//! The worker threads, as the supervisor sees them: started together, told things, and watched.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sys::eventfd::EventFd;
+
+use crate::buffer::Memory;
+use crate::config::Config;
+pub use crate::config::worker_count as count;
+use crate::driver::epoll::EpollDriver;
+use crate::logging::Log;
+use crate::metrics::Counts;
+use crate::tick::Tick;
+use crate::worker::admission::Admission;
+use crate::worker::orders::{Order, Plan, bell};
+use crate::worker::{Desk, Shared, Worker};
+
+type Common = Shared<Arc<OwnedFd>, OwnedFd>;
+
+/// All workers. They are never joined: a process that ends does not wait for one that hangs.
+#[derive(Debug)]
+pub struct Workers {
+    common: Arc<Common>,
+    /// Pings that each was sent.
+    asked: u64,
+}
+
+impl Workers {
+    /// Starts the threads; they serve nothing until they are told to.
+    ///
+    /// # Errors
+    /// When there are not enough descriptors, or threads.
+    pub fn spawn(config: &Config, max_connections: u32, log: &Log) -> io::Result<Workers> {
+        let workers = count(config);
+        let desks: io::Result<Box<[_]>> = (0..workers).map(|_| Desk::new()).collect();
+        let common = Arc::new(Common {
+            admission: Admission::new(workers, max_connections),
+            memory: Memory::new(config.buffer_memory),
+            desks: desks?,
+            bell: bell()?,
+            // Nobody has been shown a status, and nobody asks for one before the start is over.
+            stale: AtomicBool::new(true),
+        });
+        let (started, reports) = mpsc::channel();
+        for index in 0..workers {
+            let (common, log, started) = (Arc::clone(&common), log.clone(), started.clone());
+            let run = move || match EpollDriver::new(common.desks[index as usize].mailbox.bell()) {
+                Ok(driver) => {
+                    let mut worker = Worker::new(index, driver, common, log, Tick::now());
+                    let _ = started.send(Ok(()));
+                    worker.run();
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            };
+            thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(run)?;
+        }
+        for _ in 0..workers {
+            reports
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("a worker ended at its start")))?;
+        }
+        Ok(Workers { common, asked: 0 })
+    }
+
+    /// Rung when the status is out of date, or a worker has returned.
+    pub fn bell(&self) -> &EventFd {
+        &self.common.bell
+    }
+
+    /// Has all of them serve this.
+    pub fn adopt(&self, plan: Plan<Arc<OwnedFd>>) {
+        let plan = Arc::new(plan);
+        self.tell(|| Order::Adopt(Arc::clone(&plan)));
+    }
+
+    /// Replaces the bounds that hold for all of them together.
+    pub fn set_bounds(&self, config: &Config, max_connections: u32) {
+        self.common.admission.all().set_max(max_connections);
+        self.common.memory.set_limit(config.buffer_memory);
+    }
+
+    /// Has them accept nobody and return with their last connections.
+    pub fn drain(&self, config: &Config) {
+        let (idle, timeout) = (config.drain_idle, config.drain_timeout);
+        self.tell(|| Order::Drain { idle, timeout });
+    }
+
+    /// Has them reset what is left, and return.
+    pub fn stop(&self) {
+        self.tell(|| Order::Stop);
+    }
+
+    /// Asks each to show that it still turns.
+    pub fn ping(&mut self) {
+        self.asked += 1;
+        self.tell(|| Order::Ping);
+    }
+
+    /// The workers that have not answered the last ping, and have not returned either.
+    pub fn silent(&self) -> Vec<usize> {
+        let silent = |(index, desk): (usize, &Desk<_, _>)| {
+            let turns = desk.answered.load(Ordering::Acquire) == self.asked;
+            (!turns && !desk.returned.load(Ordering::Acquire)).then_some(index)
+        };
+        self.common
+            .desks
+            .iter()
+            .enumerate()
+            .filter_map(silent)
+            .collect()
+    }
+
+    /// Have all returned?
+    pub fn have_returned(&self) -> bool {
+        self.common
+            .desks
+            .iter()
+            .all(|desk| desk.returned.load(Ordering::Acquire))
+    }
+
+    /// What all of them have counted.
+    pub fn counts(&self) -> Counts {
+        Counts::sum(self.common.desks.iter().map(|desk| &desk.counts))
+    }
+
+    /// Has something been counted since this was last asked? The answer yes is due only once: the next
+    /// change rings the bell.
+    pub fn take_stale(&self) -> bool {
+        self.common.stale.swap(false, Ordering::AcqRel)
+    }
+
+    fn tell(&self, order: impl Fn() -> Order<Arc<OwnedFd>, OwnedFd>) {
+        for desk in &self.common.desks {
+            // A worker that has returned has nothing left to obey with.
+            let _ = desk.mailbox.put(order());
+        }
+    }
+}
