@@ -135,11 +135,6 @@ impl Refusal {
         }
     }
 
-    /// How many problems there are.
-    pub fn count(&self) -> usize {
-        self.total
-    }
-
     fn render(&self) -> String {
         let renderer = Renderer::plain();
         let mut rendered: Vec<String> = self
@@ -221,7 +216,7 @@ mod tests {
             refusal.to_string(),
             "/etc/x.toml:1:1: first (mend it); 2 more problems"
         );
-        assert_eq!(refusal.count(), 3);
+        assert_eq!(refusal.total, 3);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::Source;
-use crate::config::Config;
+use crate::config::{Config, worker_count};
 use crate::connection::DRAIN_RESET;
 use crate::control;
 use crate::logging::{Event as LogEvent, Log, Logger, kind};
@@ -161,7 +161,7 @@ impl Supervisor {
     fn say_ready(&mut self) {
         self.log.ready();
         self.log
-            .say(LogEvent::of(&kind::READY).with("workers", workers::count(&self.config)));
+            .say(LogEvent::of(&kind::READY).with("workers", worker_count(&self.config)));
         self.tell_manager(Notifier::ready);
         let now = Tick::now();
         self.watch(now);

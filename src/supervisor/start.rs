@@ -13,7 +13,7 @@ use super::serving::{Prepared, Serving};
 use super::signals::Signals;
 use super::status::Status;
 use super::workers::Workers;
-use super::{LOG_PATIENCE, Supervisor, workers};
+use super::{LOG_PATIENCE, Supervisor};
 use crate::cause::cause;
 use crate::cli::Source;
 use crate::config::{self, Config, Origin, effective_max_connections, worker_count};
@@ -141,7 +141,7 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
         Ok(workers) => workers,
         Err(source) => {
             let error = Error::Workers {
-                count: workers::count(&config),
+                count: worker_count(&config),
                 source,
             };
             log.say(error.event());

@@ -10,8 +10,7 @@ use std::thread;
 use nix::sys::eventfd::EventFd;
 
 use crate::buffer::Memory;
-use crate::config::Config;
-pub use crate::config::worker_count as count;
+use crate::config::{Config, worker_count};
 use crate::driver::epoll::EpollDriver;
 use crate::logging::Log;
 use crate::metrics::Counts;
@@ -36,7 +35,7 @@ impl Workers {
     /// # Errors
     /// When there are not enough descriptors, or threads.
     pub fn spawn(config: &Config, max_connections: u32, log: &Log) -> io::Result<Workers> {
-        let workers = count(config);
+        let workers = worker_count(config);
         let desks: io::Result<Box<[_]>> = (0..workers).map(|_| Desk::new()).collect();
         let common = Arc::new(Common {
             admission: Admission::new(workers, max_connections),
