@@ -143,7 +143,7 @@ impl Run {
         });
         let eager = script.byte() & 1 == 0;
         let now = Tick(u64::from(script.byte()));
-        let connection = Connection::new(Turn {
+        let connection = Connection::new(&Turn {
             now,
             limits: &limits,
             memory: &memory,
@@ -171,13 +171,13 @@ impl Run {
     }
 
     /// Tells the connection something.
-    fn tell(&mut self, what: impl FnOnce(&mut Connection, Turn<'_>)) {
+    fn tell(&mut self, what: impl FnOnce(&mut Connection, &Turn<'_>)) {
         let turn = Turn {
             now: self.now,
             limits: &self.limits,
             memory: &self.memory,
         };
-        what(&mut self.connection, turn);
+        what(&mut self.connection, &turn);
     }
 
     /// The next thing that happens.
@@ -239,22 +239,13 @@ impl Run {
     }
 
     /// The kernel's answer to a send.
-    fn answer(&mut self, mut bytes: Buffer, script: &mut Script<'_>) -> Sent {
+    fn answer(&mut self, bytes: Buffer, script: &mut Script<'_>) -> Sent {
         let count = script.up_to(bytes.len());
         if script.byte() == 255 {
-            return Sent {
-                count: 0,
-                rest: None,
-                broken: Some(Errno::EPIPE),
-            };
+            return Sent::Broken(Errno::EPIPE);
         }
-        bytes.advance(count);
         self.taken += u64::from(count);
-        Sent {
-            count,
-            rest: (!bytes.is_empty()).then_some(bytes),
-            broken: None,
-        }
+        Sent::of(bytes, count)
     }
 
     /// A send that had to wait went on.
@@ -329,7 +320,7 @@ impl Run {
             self.wants += 1;
             assert!(!self.closed, "nothing is wanted after the close: {want:?}");
             match want {
-                Want::Send(bytes, keep) => self.send(bytes, keep, script),
+                Want::Send(bytes) => self.send(bytes, script),
                 Want::Receive(room) => {
                     self.late = self.room > 0 && room == 0;
                     self.room = room;
@@ -351,32 +342,27 @@ impl Run {
         self.check();
     }
 
-    fn send(&mut self, bytes: Buffer, keep: bool, script: &mut Script<'_>) {
+    fn send(&mut self, bytes: Buffer, script: &mut Script<'_>) {
         assert!(self.flight.is_none(), "one send of a connection at a time");
         assert!(!self.shut_down, "bytes behind our FIN");
         assert!(!bytes.is_empty(), "nothing to send");
-        assert_eq!(
-            keep,
-            bytes.is_kept(),
-            "turn memory does not wait for a peer"
-        );
         let same = bytes
             .bytes()
             .iter()
             .zip(self.taken..)
             .all(|(byte, at)| *byte == pattern(at));
         assert!(same, "not the peer's bytes from {} on", self.taken);
+        let keep = bytes.is_kept();
         if (keep || !self.eager) && script.byte() & 1 == 1 {
             self.flight = Some(bytes);
             return;
         }
         let sent = self.answer(bytes, script);
-        if keep && sent.count == 0 && sent.rest.is_some() {
+        match sent {
             // Nothing was taken of what may wait: it waits.
-            self.flight = sent.rest;
-            return;
+            Sent::Part { count: 0, rest } if keep => self.flight = Some(rest),
+            sent => self.tell(|connection, turn| connection.handle_sent(sent, turn)),
         }
-        self.tell(|connection, turn| connection.handle_sent(sent, turn));
     }
 
     fn close(&mut self, reset: bool) {

@@ -101,8 +101,8 @@ pub struct Turn<'a> {
 pub enum Want {
     /// Receive up to so many bytes at a time from now on; 0: nothing.
     Receive(u32),
-    /// Send these bytes; they may wait in the driver if the second says so.
-    Send(Buffer, bool),
+    /// Send these bytes; those in kept memory may wait in the driver.
+    Send(Buffer),
     /// Send our FIN.
     Shutdown,
     /// Ask the kernel how many bytes the peer has acknowledged: [`Connection::handle_acked`].
@@ -163,7 +163,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has just been accepted.
-    pub fn new(turn: Turn<'_>) -> Connection {
+    pub fn new(turn: &Turn<'_>) -> Connection {
         Connection {
             outbox: Outbox::default(),
             received: 0,
@@ -182,90 +182,100 @@ impl Connection {
         }
     }
 
+    /// Does the peer keep up? Then a message is answered and forgotten.
+    #[inline(always)]
+    fn is_easy(&self, limits: &Limits) -> bool {
+        // The room is the whole buffer only while nothing is owed, and of an open connection.
+        self.room == limits.buffer && self.state == State::Open
+    }
+
     /// Bytes arrived.
     #[inline(always)]
-    pub fn handle_received(&mut self, input: Buffer, turn: Turn<'_>) {
-        let length = u64::from(input.len());
+    pub fn handle_received(&mut self, input: Buffer, turn: &Turn<'_>) {
+        let (length, limits) = (u64::from(input.len()), turn.limits);
         self.received += length;
         self.heard = turn.now;
-        let is_bounded = turn.limits.max_bytes != u64::MAX;
-        if self.state != State::Open || is_bounded && length > self.allowance(turn.limits, length) {
-            return self.received_too_much(input, turn);
+        if self.is_easy(limits)
+            && self.outbox.owed() == 0
+            && (limits.max_bytes == u64::MAX || length <= self.allowance(limits, length))
+        {
+            return self.outbox.begin(limits.service.answer(input));
         }
-        self.answer(input, turn);
+        self.receive_rarely(input, turn);
+    }
+
+    /// Bytes of a peer that is or was behind, that are past its quota, or that come after our own end.
+    #[cold]
+    fn receive_rarely(&mut self, mut input: Buffer, turn: &Turn<'_>) {
+        if self.state != State::Open {
+            return;
+        }
+        let length = u64::from(input.len());
+        let allowed = self.allowance(turn.limits, length);
+        // Below `length`, which came from a u32, or cut to no effect.
+        input.truncate(u32::try_from(allowed).unwrap_or(u32::MAX));
+        if !input.is_empty() {
+            let answer = turn.limits.service.answer(input);
+            let pushed = self.outbox.push(answer, turn.memory);
+            self.after_slow(pushed, turn);
+        }
+        if allowed < length {
+            self.end(Reason::Quota, turn.now + ENDING, turn);
+        }
     }
 
     /// Most bytes of an input of `length`, counted already, that `max_bytes` lets us answer.
-    #[inline(always)]
     fn allowance(&self, limits: &Limits, length: u64) -> u64 {
+        if limits.max_bytes == u64::MAX {
+            return length;
+        }
         let carried = self.received - length + self.sent + u64::from(self.outbox.owed());
         limits
             .service
             .input_within(limits.max_bytes.saturating_sub(carried))
     }
 
+    /// A send of `count` bytes was taken whole.
     #[inline(always)]
-    fn answer(&mut self, input: Buffer, turn: Turn<'_>) {
-        let before = self.outbox.owed();
-        let answer = turn.limits.service.answer(input);
-        let pushed = self.outbox.push(answer, turn.memory);
-        // Something was owed before, or still is: the peer may be slow.
-        if before > 0 || self.room != turn.limits.buffer || pushed.is_err() {
-            self.after_slow(pushed, turn);
+    pub fn handle_all_sent(&mut self, count: u32, turn: &Turn<'_>) {
+        if count == self.outbox.owed() && self.is_easy(turn.limits) {
+            self.sent += u64::from(count);
+            return self.outbox.settle();
         }
-    }
-
-    /// Bytes that are not to be answered: past the quota, or after our own end.
-    #[cold]
-    fn received_too_much(&mut self, mut input: Buffer, turn: Turn<'_>) {
-        if self.state != State::Open {
-            return;
-        }
-        let length = u64::from(input.len());
-        // The allowance is below `length`, which came from a u32.
-        input.truncate(u32::try_from(self.allowance(turn.limits, length)).unwrap_or(u32::MAX));
-        if !input.is_empty() {
-            self.answer(input, turn);
-        }
-        self.end(Reason::Quota, turn.now + ENDING, turn);
+        self.sent_slowly(Sent::All(count), turn);
     }
 
     /// A send went so far.
-    #[inline(always)]
-    pub fn handle_sent(&mut self, sent: Sent, turn: Turn<'_>) {
-        self.sent += u64::from(sent.count);
-        if sent.broken.is_some()
-            || sent.rest.is_some()
-            || self.room != turn.limits.buffer
-            || self.state != State::Open
-        {
-            return self.sent_slowly(sent, turn);
+    pub fn handle_sent(&mut self, sent: Sent, turn: &Turn<'_>) {
+        match sent {
+            Sent::All(count) => self.handle_all_sent(count, turn),
+            sent => self.sent_slowly(sent, turn),
         }
-        // Nothing was owed but this, nothing is owed now.
-        let sent = self.outbox.sent(sent, turn.memory);
-        debug_assert!(sent.is_ok(), "nothing had to be kept");
     }
 
     #[cold]
-    fn sent_slowly(&mut self, sent: Sent, turn: Turn<'_>) {
+    fn sent_slowly(&mut self, sent: Sent, turn: &Turn<'_>) {
+        self.sent += u64::from(sent.count());
         if self.state == State::Closing {
             // It was on its way when we closed, and owes nobody anything now.
             return;
         }
-        if let Some(errno) = sent.broken {
-            return self.handle_failed(errno);
-        }
-        if sent.count > 0 {
+        let (count, rest) = match sent {
+            Sent::All(count) => (count, None),
+            Sent::Part { count, rest } => (count, Some(rest)),
+            Sent::Broken(errno) => return self.handle_failed(errno),
+        };
+        if count > 0 {
             self.progress = turn.now;
         }
-        let kept = self.outbox.sent(sent, turn.memory);
+        let kept = self.outbox.sent(count, rest, turn.memory);
         self.after_slow(kept, turn);
         self.finish_if_flushed(turn);
     }
 
     /// Settles receiving and the deadline after a step of a peer that is or was behind.
     #[cold]
-    fn after_slow(&mut self, kept: Result<(), NoMemory>, turn: Turn<'_>) {
+    fn after_slow(&mut self, kept: Result<(), NoMemory>, turn: &Turn<'_>) {
         if kept.is_err() {
             return self.close(Reason::Full, true);
         }
@@ -296,7 +306,7 @@ impl Connection {
     }
 
     /// The peer's FIN: it gets what it is owed, then ours.
-    pub fn handle_peer_closed(&mut self, turn: Turn<'_>) {
+    pub fn handle_peer_closed(&mut self, turn: &Turn<'_>) {
         match self.state {
             State::Open => {
                 self.state = State::Flushing;
@@ -336,7 +346,7 @@ impl Connection {
     }
 
     /// Ends it ourselves: what is owed, then our FIN, all until a moment.
-    fn end(&mut self, reason: Reason, until: Tick, turn: Turn<'_>) {
+    fn end(&mut self, reason: Reason, until: Tick, turn: &Turn<'_>) {
         if self.state != State::Open {
             return;
         }
@@ -350,7 +360,7 @@ impl Connection {
     }
 
     /// Takes the step that waited for the last owed byte.
-    fn finish_if_flushed(&mut self, turn: Turn<'_>) {
+    fn finish_if_flushed(&mut self, turn: &Turn<'_>) {
         if self.outbox.owed() > 0 {
             return;
         }
@@ -384,23 +394,27 @@ impl Connection {
         self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
     }
 
-    /// What to do next; to be asked until it answers `None`.
+    /// The send that comes first of all that is wanted, if there is one. A part of
+    /// [`Connection::poll_want`], for the event that wants nothing else: nearly every one.
     #[inline(always)]
+    pub fn poll_send(&mut self) -> Option<Buffer> {
+        self.outbox.take()
+    }
+
+    /// Has [`Connection::poll_want`] anything to say?
+    #[inline(always)]
+    pub fn wants_more(&self) -> bool {
+        self.todo != 0 || self.outbox.is_ready()
+    }
+
+    /// What to do next; to be asked until it answers `None`.
     pub fn poll_want(&mut self) -> Option<Want> {
-        if self.outbox.is_ready() {
-            return self
-                .outbox
-                .take()
-                .map(|(bytes, keep)| Want::Send(bytes, keep));
+        if let Some(bytes) = self.poll_send() {
+            return Some(Want::Send(bytes));
         }
         if self.todo == 0 {
             return None;
         }
-        self.poll_rare()
-    }
-
-    #[cold]
-    fn poll_rare(&mut self) -> Option<Want> {
         let mut due = |bit: u8| {
             let set = self.todo & bit != 0;
             self.todo &= !bit;

@@ -3,13 +3,13 @@
 //! The first buffer lies inline: a peer that keeps up has at most that one, straight from the driver's
 //! turn memory, and nothing is copied. What the kernel does not take, and what comes after it, is
 //! copied into kept memory at once; only then is there a queue. Invariant: `owed` is the bytes of
-//! all buffers here and of the one in flight.
+//! all buffers here and of the one in flight; if something is owed, the first of it is either here
+//! or in flight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::buffer::{Buffer, Memory};
-use crate::driver::Sent;
 
 /// `buffer_memory` does not hold what a peer is owed: its connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,6 @@ pub struct Outbox {
     #[allow(clippy::box_collection)]
     behind: Option<Box<VecDeque<Buffer>>>,
     owed: u32,
-    in_flight: bool,
 }
 
 impl Outbox {
@@ -34,27 +33,28 @@ impl Outbox {
     }
 
     /// Is there something to send, and nothing in flight before it?
-    #[inline]
+    #[inline(always)]
     pub fn is_ready(&self) -> bool {
-        self.first.is_some() && !self.in_flight
+        self.first.is_some()
+    }
+
+    /// Begins with these bytes, while nothing is owed.
+    #[inline(always)]
+    pub fn begin(&mut self, bytes: Buffer) {
+        self.owed = bytes.len();
+        self.first = Some(bytes);
     }
 
     /// Adds bytes at the end. Those behind others are copied into kept memory.
     ///
     /// # Errors
     /// [`NoMemory`] if they would have to be kept and cannot be.
-    #[inline(always)]
-    pub fn push(&mut self, bytes: Buffer, memory: &Arc<Memory>) -> Result<(), NoMemory> {
-        self.owed += bytes.len();
-        if self.first.is_none() && !self.in_flight {
-            self.first = Some(bytes);
+    pub fn push(&mut self, mut bytes: Buffer, memory: &Arc<Memory>) -> Result<(), NoMemory> {
+        if self.owed == 0 {
+            self.begin(bytes);
             return Ok(());
         }
-        self.push_behind(bytes, memory)
-    }
-
-    #[cold]
-    fn push_behind(&mut self, mut bytes: Buffer, memory: &Arc<Memory>) -> Result<(), NoMemory> {
+        self.owed += bytes.len();
         let behind = self.behind.get_or_insert_default();
         if let Some(last) = behind.back_mut() {
             let gathered = last.append(bytes.bytes());
@@ -63,38 +63,33 @@ impl Outbox {
         if !bytes.is_empty() {
             behind.push_back(bytes.gather(memory).ok_or(NoMemory)?);
         }
-        if self.first.is_none() && !self.in_flight {
-            self.first = behind.pop_front();
-        }
         Ok(())
     }
 
-    /// The next bytes to send, and whether they may wait in the driver. Until [`Outbox::sent`] there is
-    /// no other.
+    /// The next bytes to send. Until [`Outbox::sent`] there are no others.
     #[inline(always)]
-    pub fn take(&mut self) -> Option<(Buffer, bool)> {
-        let bytes = self.first.take()?;
-        self.in_flight = true;
-        let keep = bytes.is_kept();
-        Some((bytes, keep))
+    pub fn take(&mut self) -> Option<Buffer> {
+        self.first.take()
     }
 
-    /// Takes note of how far the buffer in flight came; the rest of it is next again.
+    /// All that is owed was in flight, and has been taken.
+    #[inline(always)]
+    pub fn settle(&mut self) {
+        debug_assert!(self.first.is_none() && self.behind.is_none());
+        self.owed = 0;
+    }
+
+    /// The kernel took `count` bytes of the buffer in flight; the rest of it is next again.
     ///
     /// # Errors
-    /// [`NoMemory`] if the rest was turn memory and cannot be kept.
-    #[inline(always)]
-    pub fn sent(&mut self, sent: Sent, memory: &Arc<Memory>) -> Result<(), NoMemory> {
-        self.in_flight = false;
-        self.owed -= sent.count;
-        if sent.rest.is_some() || self.behind.is_some() {
-            return self.sent_in_part(sent.rest, memory);
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn sent_in_part(&mut self, rest: Option<Buffer>, memory: &Arc<Memory>) -> Result<(), NoMemory> {
+    /// [`NoMemory`] if the rest is turn memory and cannot be kept.
+    pub fn sent(
+        &mut self,
+        count: u32,
+        rest: Option<Buffer>,
+        memory: &Arc<Memory>,
+    ) -> Result<(), NoMemory> {
+        self.owed -= count;
         self.first = match rest {
             Some(rest) if rest.is_kept() => Some(rest),
             Some(rest) => Some(rest.keep(memory).ok_or(NoMemory)?),
@@ -116,6 +111,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::buffer::TurnMemory;
+    use crate::driver::Sent;
 
     fn turn(memory: &mut TurnMemory, bytes: &[u8]) -> Buffer {
         memory
@@ -126,12 +122,16 @@ mod tests {
             .expect("filled")
     }
 
-    fn took(mut bytes: Buffer, count: u32) -> Sent {
-        bytes.advance(count);
-        Sent {
-            count,
-            rest: (!bytes.is_empty()).then_some(bytes),
-            broken: None,
+    /// The kernel takes so many of these bytes, which were in flight.
+    fn took(
+        outbox: &mut Outbox,
+        bytes: Buffer,
+        count: u32,
+        memory: &Arc<Memory>,
+    ) -> Result<(), NoMemory> {
+        match Sent::of(bytes, count) {
+            Sent::Part { count, rest } => outbox.sent(count, Some(rest), memory),
+            sent => outbox.sent(sent.count(), None, memory),
         }
     }
 
@@ -143,11 +143,9 @@ mod tests {
             outbox
                 .push(turn(&mut scratch, b"abc"), &memory)
                 .expect("nothing to keep");
-            let (bytes, keep) = outbox.take().expect("three bytes");
-            assert!(!keep);
-            outbox
-                .sent(took(bytes, 3), &memory)
-                .expect("nothing to keep");
+            let bytes = outbox.take().expect("three bytes");
+            assert!(!bytes.is_kept());
+            took(&mut outbox, bytes, 3, &memory).expect("nothing to keep");
             assert_eq!(outbox.owed(), 0);
         }
     }
@@ -159,8 +157,8 @@ mod tests {
         outbox
             .push(turn(&mut scratch, b"abcdef"), &memory)
             .expect("room");
-        let (bytes, _) = outbox.take().expect("ready");
-        outbox.sent(took(bytes, 2), &memory).expect("room");
+        let bytes = outbox.take().expect("ready");
+        took(&mut outbox, bytes, 2, &memory).expect("room");
         outbox
             .push(turn(&mut scratch, b"gh"), &memory)
             .expect("room");
@@ -169,11 +167,11 @@ mod tests {
             .expect("room");
         assert_eq!(outbox.owed(), 8);
         let mut seen = Vec::new();
-        while let Some((bytes, keep)) = outbox.take() {
-            assert!(keep, "turn memory does not wait for a peer");
-            assert!(!outbox.is_ready(), "one send at a time");
+        while let Some(bytes) = outbox.take() {
+            assert!(bytes.is_kept(), "turn memory does not wait for a peer");
+            assert!(outbox.take().is_none(), "one send at a time");
             seen.extend_from_slice(&bytes.bytes()[..1]);
-            outbox.sent(took(bytes, 1), &memory).expect("kept already");
+            took(&mut outbox, bytes, 1, &memory).expect("kept already");
         }
         assert_eq!(seen, b"cdefghij");
         assert_eq!((outbox.owed(), memory.used()), (0, 0));
@@ -186,7 +184,7 @@ mod tests {
         outbox
             .push(turn(&mut scratch, b"abcdef"), &memory)
             .expect("turn memory is not counted");
-        let (bytes, _) = outbox.take().expect("ready");
-        assert_eq!(outbox.sent(took(bytes, 2), &memory), Err(NoMemory));
+        let bytes = outbox.take().expect("ready");
+        assert_eq!(took(&mut outbox, bytes, 2, &memory), Err(NoMemory));
     }
 }

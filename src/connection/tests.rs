@@ -43,7 +43,7 @@ impl Peer {
             limits: &limits,
             memory: &memory,
         };
-        let connection = Connection::new(turn);
+        let connection = Connection::new(&turn);
         let mut peer = Peer {
             connection,
             limits,
@@ -61,37 +61,28 @@ impl Peer {
     }
 
     /// Tells the connection something and does what it wants; answers what is neither send nor receive.
-    fn step(&mut self, event: impl FnOnce(&mut Connection, Turn<'_>)) -> Vec<Want> {
+    fn step(&mut self, event: impl FnOnce(&mut Connection, &Turn<'_>)) -> Vec<Want> {
         let limits = self.limits.clone();
         let turn = Turn {
             now: self.now,
             limits: &limits,
             memory: &self.memory,
         };
-        event(&mut self.connection, turn);
+        event(&mut self.connection, &turn);
         let mut wants = Vec::new();
         while let Some(want) = self.connection.poll_want() {
             match want {
                 Want::Receive(room) => self.room = room,
-                Want::Send(mut bytes, keep) => {
+                Want::Send(bytes) => {
                     let count = bytes.bytes().len().min(self.takes);
-                    if self.is_late || count == 0 && keep {
+                    if self.is_late || count == 0 && bytes.is_kept() {
                         self.waiting = Some(bytes);
                         continue;
                     }
                     self.takes -= count;
                     self.took.extend_from_slice(&bytes.bytes()[..count]);
                     let count = u32::try_from(count).expect("small");
-                    bytes.advance(count);
-                    let rest = (!bytes.is_empty()).then_some(bytes);
-                    self.connection.handle_sent(
-                        Sent {
-                            count,
-                            rest,
-                            broken: None,
-                        },
-                        turn,
-                    );
+                    self.connection.handle_sent(Sent::of(bytes, count), &turn);
                 }
                 other => wants.push(other),
             }
@@ -111,20 +102,14 @@ impl Peer {
     /// The peer takes so many of the bytes that wait.
     fn takes(&mut self, count: usize) -> Vec<Want> {
         self.takes = count;
-        let Some(mut bytes) = self.waiting.take() else {
+        let Some(bytes) = self.waiting.take() else {
             return Vec::new();
         };
         let taken = bytes.bytes().len().min(count);
         self.takes -= taken;
         self.took.extend_from_slice(&bytes.bytes()[..taken]);
         let count = u32::try_from(taken).expect("small");
-        bytes.advance(count);
-        let rest = (!bytes.is_empty()).then_some(bytes);
-        let sent = Sent {
-            count,
-            rest,
-            broken: None,
-        };
+        let sent = Sent::of(bytes, count);
         self.step(|connection, turn| connection.handle_sent(sent, turn))
     }
 

@@ -10,7 +10,7 @@ use crate::tick::Tick;
 
 impl Connection {
     /// A deadline may have passed; see [`Connection::deadline`].
-    pub fn handle_timeout(&mut self, turn: Turn<'_>) {
+    pub fn handle_timeout(&mut self, turn: &Turn<'_>) {
         let (now, limits) = (turn.now, turn.limits);
         match self.state {
             State::Closing => {}
@@ -46,7 +46,7 @@ impl Connection {
     }
 
     /// The kernel's answer to [`Want::Ask`]: all bytes that the peer has acknowledged.
-    pub fn handle_acked(&mut self, acked: u64, turn: Turn<'_>) {
+    pub fn handle_acked(&mut self, acked: u64, turn: &Turn<'_>) {
         if acked != self.acked {
             self.acked = acked;
             self.progress = turn.now;

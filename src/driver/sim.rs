@@ -262,8 +262,8 @@ impl Network {
         }
         if slot.held.is_some() && lag {
             let sent = slot.held.take().map(|bytes| offer(peer, bytes, taken))?;
-            if sent.count == 0 && sent.rest.is_some() {
-                slot.held = sent.rest;
+            if let Sent::Part { count: 0, rest } = sent {
+                slot.held = Some(rest);
                 return None;
             }
             return Some(Completion::Sent { token, sent });
@@ -311,23 +311,14 @@ impl Network {
 }
 
 /// Offers bytes to the kernel's queue for a peer, which takes at most `taken` of them.
-fn offer(peer: &mut SimPeer, mut bytes: Buffer, taken: u64) -> Sent {
+fn offer(peer: &mut SimPeer, bytes: Buffer, taken: u64) -> Sent {
     if peer.broken {
-        return Sent {
-            count: 0,
-            rest: None,
-            broken: Some(Errno::EPIPE),
-        };
+        return Sent::Broken(Errno::EPIPE);
     }
     let free = SEND_QUEUE.saturating_sub(peer.outbound.len() as u64);
     let count = u64::from(bytes.len()).min(free).min(taken) as u32;
     peer.outbound.extend(&bytes.bytes()[..count as usize]);
-    bytes.advance(count);
-    Sent {
-        count,
-        rest: (!bytes.is_empty()).then_some(bytes),
-        broken: None,
-    }
+    Sent::of(bytes, count)
 }
 
 /// A driver over a [`Network`], which the test looks at from its side.
@@ -380,7 +371,7 @@ impl Driver for SimDriver {
         }
     }
 
-    fn send(&mut self, token: Token, bytes: Buffer, _keep: bool) -> Option<Sent> {
+    fn send(&mut self, token: Token, bytes: Buffer) -> Option<Sent> {
         let mut net = self.0.borrow_mut();
         let (later, whole) = (net.random.once_in(4), net.random.once_in(2));
         let taken = if whole {
@@ -389,11 +380,7 @@ impl Driver for SimDriver {
             net.random.below(1000)
         };
         let Some(slot) = net.slot(token) else {
-            return Some(Sent {
-                count: 0,
-                rest: None,
-                broken: Some(Errno::EBADF),
-            });
+            return Some(Sent::Broken(Errno::EBADF));
         };
         assert!(slot.held.is_none(), "one send of a connection at a time");
         if later {

@@ -1,8 +1,8 @@
 //! Every unsafe block of the daemon, each behind a safe function that makes one call.
 //!
-//! Only what `nix` and `socket2` lack stands here. The data path calls the kernel by `syscall(2)`:
-//! the C library's `recv`, `send` and `epoll_wait` are cancellation points, which costs about a
-//! hundred instructions a message as soon as a second thread exists.
+//! Only what `nix` and `socket2` lack stands here. The data path enters the kernel without the C
+//! library, by `rustix` or `syscall(2)`: the library's `recv`, `send` and `epoll_wait` are cancellation
+//! points, which costs about a hundred instructions a message as soon as a second thread exists.
 
 #![allow(unsafe_code)]
 
@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// What a system call answers, or its errno.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -31,37 +32,17 @@ fn count(result: libc::c_long) -> Result<usize> {
 /// Receives into `memory`, recv(2); never waits, since our sockets are non-blocking.
 #[inline(always)]
 pub fn receive(socket: BorrowedFd<'_>, memory: &mut [u8]) -> Result<usize> {
-    let (to, room) = (memory.as_mut_ptr(), memory.len());
-    // SAFETY: `memory` is ours alone for the call and the kernel writes at most `room` bytes to it.
-    count(unsafe {
-        libc::syscall(
-            libc::SYS_recvfrom,
-            socket.as_raw_fd(),
-            to,
-            room,
-            0,
-            0usize,
-            0usize,
-        )
-    })
+    match rustix::net::recv(socket, memory, RecvFlags::empty()) {
+        Ok((count, _)) => Ok(count),
+        Err(errno) => Err(Errno::from_raw(errno.raw_os_error())),
+    }
 }
 
 /// Sends from `bytes`, send(2); a peer that is gone is EPIPE and not a signal.
 #[inline(always)]
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
-    let (from, length) = (bytes.as_ptr(), bytes.len());
-    // SAFETY: the kernel reads at most `length` bytes of `bytes`, which outlives the call.
-    count(unsafe {
-        libc::syscall(
-            libc::SYS_sendto,
-            socket.as_raw_fd(),
-            from,
-            length,
-            libc::MSG_NOSIGNAL,
-            0usize,
-            0usize,
-        )
-    })
+    rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
 /// Adds `fd` to the interest list of `epoll` for the given events, epoll_ctl(2).

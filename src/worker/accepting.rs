@@ -117,7 +117,7 @@ impl<D: Driver> Worker<D> {
             limits: &local.limits,
             memory: &self.shared.memory,
         };
-        let connection = Connection::new(turn);
+        let connection = Connection::new(&turn);
         local.live += 1;
         self.counts.live += 1;
         self.changed = true;

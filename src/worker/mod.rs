@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 
-use crate::buffer::Memory;
+use crate::buffer::{Buffer, Memory};
 use crate::connection::{Connection, DRAIN_PARTING, Drain, Turn, Want};
-use crate::driver::{Completion, Driver, Token};
+use crate::driver::{Completion, Driver, Sent, Token};
 use crate::logging::{Log, Record, Recorder, TcpFacts};
 use crate::metrics::{Counts, Published};
 use crate::tick::Tick;
@@ -152,15 +152,13 @@ impl<D: Driver> Worker<D> {
     #[inline]
     pub fn turn(&mut self) -> bool {
         self.now = self.driver.wait(self.wake_at(), self.shared.memory.room());
-        while let Some(completion) = self.driver.next() {
-            match completion {
-                Completion::Received { token, input } => {
-                    self.counts.received += u64::from(input.len());
-                    self.step(token, |connection, turn| {
-                        connection.handle_received(input, turn)
-                    });
-                }
-                rare => self.handle_rare(rare),
+        loop {
+            while let Some((token, input)) = self.driver.next_received() {
+                self.receive(token, input);
+            }
+            match self.driver.next() {
+                Some(completion) => self.handle(completion),
+                None => break,
             }
         }
         self.judge();
@@ -177,16 +175,16 @@ impl<D: Driver> Worker<D> {
         !(self.draining && self.table.is_empty() && self.own_desk().mailbox.close_if_empty())
     }
 
-    /// All but received bytes.
+    /// Any completion.
     #[cold]
-    fn handle_rare(&mut self, completion: Completion<D::Stream>) {
+    fn handle(&mut self, completion: Completion<D::Stream>) {
         match completion {
-            Completion::Received { .. } => {}
+            Completion::Received { token, input } => self.receive(token, input),
             Completion::Accepted { slot, stream, peer } => self.handle_accepted(slot, stream, peer),
             Completion::AcceptFailed { errno } => self.pause_accept(errno),
             Completion::PeerClosed { token } => self.step(token, Connection::handle_peer_closed),
             Completion::Sent { token, sent } => {
-                self.counts.sent += u64::from(sent.count);
+                self.counts.sent += u64::from(sent.count());
                 self.step(token, |connection, turn| connection.handle_sent(sent, turn));
             }
             Completion::Failed { token, errno } => {
@@ -212,9 +210,18 @@ impl<D: Driver> Worker<D> {
         self.deadlines.next().min(paused).min(summary)
     }
 
-    /// Tells a connection what happened, then does all that it wants.
+    /// Hands a connection bytes of its peer, and sends what it answers.
     #[inline(always)]
-    fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, Turn<'_>)) {
+    fn receive(&mut self, token: Token, input: Buffer) {
+        self.counts.received += u64::from(input.len());
+        self.step(token, |connection, turn| {
+            connection.handle_received(input, turn)
+        });
+    }
+
+    /// Tells a connection what happened, then does all that it wants: mostly one send that is taken whole.
+    #[inline(always)]
+    fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, &Turn<'_>)) {
         let Some(entry) = self.table.get_mut(token) else {
             return;
         };
@@ -226,13 +233,46 @@ impl<D: Driver> Worker<D> {
             limits: &local.limits,
             memory: &self.shared.memory,
         };
-        event(&mut entry.connection, turn);
+        let connection = &mut entry.connection;
+        event(connection, &turn);
+        if let Some(bytes) = connection.poll_send() {
+            match self.driver.send(token, bytes) {
+                Some(Sent::All(count)) => {
+                    self.counts.sent += u64::from(count);
+                    connection.handle_all_sent(count, &turn);
+                }
+                Some(sent) => {
+                    self.counts.sent += u64::from(sent.count());
+                    connection.handle_sent(sent, &turn);
+                }
+                None => {}
+            }
+        }
+        if connection.wants_more() {
+            self.fulfil(token);
+        }
+    }
+
+    /// Does what a connection wants, until it wants nothing.
+    #[cold]
+    fn fulfil(&mut self, token: Token) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+        };
         while let Some(want) = entry.connection.poll_want() {
             match want {
-                Want::Send(bytes, keep) => {
-                    if let Some(sent) = self.driver.send(token, bytes, keep) {
-                        self.counts.sent += u64::from(sent.count);
-                        entry.connection.handle_sent(sent, turn);
+                Want::Send(bytes) => {
+                    if let Some(sent) = self.driver.send(token, bytes) {
+                        self.counts.sent += u64::from(sent.count());
+                        entry.connection.handle_sent(sent, &turn);
                     }
                 }
                 Want::Receive(room) => self.driver.receive(token, room),
@@ -241,7 +281,7 @@ impl<D: Driver> Worker<D> {
                     .set(token.index, entry.connection.deadline(turn.limits)),
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
-                        entry.connection.handle_acked(facts.acked, turn);
+                        entry.connection.handle_acked(facts.acked, &turn);
                     }
                     self.deadlines
                         .set(token.index, entry.connection.deadline(turn.limits));

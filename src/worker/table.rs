@@ -128,7 +128,7 @@ mod tests {
             memory: &Memory::new(0),
         };
         Entry {
-            connection: Connection::new(turn),
+            connection: Connection::new(&turn),
             peer: ([127, 0, 0, 1], 1).into(),
             listener: 0,
             released: false,

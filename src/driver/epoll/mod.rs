@@ -26,11 +26,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::EventFd;
 use socket2::SockRef;
 
+use super::alarm::Alarm;
 use super::{Completion, Driver, Sent, TcpInfo, Token};
 use crate::buffer::{Buffer, TurnMemory};
 use crate::sys::{self, EpollEvent};
 use crate::tick::Tick;
-use slot::flag::{FINISHED, QUEUED, READABLE, URGENT, WRITABLE};
+use slot::flag::{QUEUED, READABLE, WRITABLE};
 use slot::{Slot, reset_on_close};
 
 /// Readiness reports taken from the kernel at once: the most connections that wait for one turn's end.
@@ -42,9 +43,14 @@ const ACCEPT_BURST: u16 = 64;
 /// What a connection's registration asks for.
 const INTEREST: u32 = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET).cast_unsigned();
 
-/// The data of the bell's registration, and the bit that tells a listening socket's from a token's.
+/// What few messages have in their report.
+const RARE: u32 = (EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI).cast_unsigned();
+
+/// The bit that tells the data of any other registration from a token's: a listening socket's slot is in
+/// the lowest bits.
+const OTHER: u64 = 1 << 63;
 const BELL: u64 = u64::MAX;
-const LISTENING: u64 = 1 << 63;
+const ALARM: u64 = u64::MAX - 1;
 
 /// A listening socket, and how many peers it yields in a turn: one, more while its queue does not empty.
 #[derive(Debug)]
@@ -57,6 +63,7 @@ struct Listening {
 #[derive(Debug)]
 pub struct EpollDriver {
     epoll: Epoll,
+    alarm: Alarm,
     slots: Vec<Slot>,
     listening: Vec<Option<Listening>>,
     memory: TurnMemory,
@@ -68,8 +75,10 @@ pub struct EpollDriver {
     events: Box<[EpollEvent; EVENTS]>,
     at: usize,
     filled: usize,
-    /// A socket that is being accepted from, and the peers that this turn may still bring.
-    accepting: Option<(u16, u16)>,
+    /// What [`Driver::next_received`] came upon and was not its business.
+    found: Option<Completion<OwnedFd>>,
+    /// Sockets to accept from, and the peers that each may still bring in this turn.
+    accepting: Vec<(u16, u16)>,
     /// Connections to look at again, and how many of them belong to this turn.
     run: VecDeque<u32>,
     due: usize,
@@ -89,8 +98,16 @@ impl EpollDriver {
             (EPOLLIN | EPOLLET).cast_unsigned(),
             BELL,
         )?;
+        let alarm = Alarm::new()?;
+        sys::epoll_add(
+            epoll.0.as_fd(),
+            alarm.fd(),
+            (EPOLLIN | EPOLLET).cast_unsigned(),
+            ALARM,
+        )?;
         Ok(EpollDriver {
             epoll,
+            alarm,
             slots: Vec::new(),
             listening: Vec::new(),
             memory: TurnMemory::new(),
@@ -99,7 +116,8 @@ impl EpollDriver {
             events: Box::new([sys::NO_EVENT; EVENTS]),
             at: 0,
             filled: 0,
-            accepting: None,
+            found: None,
+            accepting: Vec::new(),
             run: VecDeque::new(),
             due: 0,
         })
@@ -109,7 +127,7 @@ impl EpollDriver {
     #[inline(always)]
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(token.index as usize)?;
-        (slot.generation == token.generation && slot.stream.is_some()).then_some(slot)
+        (slot.generation == token.generation).then_some(slot)
     }
 
     /// Puts a connection at the end of the run list, once.
@@ -123,110 +141,64 @@ impl EpollDriver {
     }
 
     /// Takes note of what the kernel reported of a connection, and does what can be done now.
-    #[inline(always)]
     fn report(&mut self, event: EpollEvent) -> Option<Completion<OwnedFd>> {
         let token = unpack(event.u64);
-        let events = event.events.cast_signed();
         let slot = self.slot(token)?;
-        if events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI) != 0
-            && let Some(failed) = slot.note_rare(token, events)
-        {
-            return Some(failed);
-        }
-        if events & EPOLLIN != 0 {
-            slot.flags |= READABLE;
-        }
-        if events & EPOLLOUT != 0 {
-            slot.flags |= WRITABLE;
-        }
-        self.advance(token.index)
+        slot.flags |= event.events & (READABLE | WRITABLE);
+        let failed = if event.events & RARE != 0 {
+            slot.note_rare(token, event.events)
+        } else {
+            None
+        };
+        failed.or_else(|| self.advance(token.index))
     }
 
-    /// Sends what waits, else receives, if the socket allows it and the connection wants to.
-    #[inline(always)]
+    /// Sends what waits, else receives, if the socket allows it and the connection wants to. A socket that
+    /// has more goes to the end of the run list.
     fn advance(&mut self, index: u32) -> Option<Completion<OwnedFd>> {
         let slot = &mut self.slots[index as usize];
-        if slot.held.is_some() && slot.flags & WRITABLE != 0 {
-            return self.send_held(index);
+        let token = Token {
+            index,
+            generation: slot.generation,
+        };
+        let completion = if slot.held.is_some() && slot.flags & WRITABLE != 0 {
+            slot.send_held(token)
+        } else if slot.flags & READABLE != 0 && slot.room > 0 {
+            match slot.receive(&mut self.memory, self.turn_room) {
+                Ok(input) if !input.is_empty() => Some(Completion::Received { token, input }),
+                other => slot.received_nothing(token, other.err()),
+            }
+        } else {
+            return None;
+        };
+        if slot.flags & READABLE != 0 {
+            self.enqueue(index);
         }
-        if slot.flags & READABLE != 0 && slot.room > 0 {
-            return self.receive_once(index);
+        completion
+    }
+
+    /// What is ready and is no connection: the bell, the alarm, or a listening socket, which is accepted
+    /// from when the connections have been looked at.
+    fn report_other(&mut self, data: u64) -> Option<Completion<OwnedFd>> {
+        match data {
+            BELL => return Some(Completion::Woken),
+            ALARM => self.alarm.went_off(),
+            listening => {
+                let slot = slot_of(listening);
+                let burst = self.listening.get(slot as usize)?.as_ref()?.burst;
+                self.accepting.push((slot, burst));
+            }
         }
         None
     }
 
-    /// One receive; a socket that has more goes to the end of the run list.
-    #[inline(always)]
-    fn receive_once(&mut self, index: u32) -> Option<Completion<OwnedFd>> {
-        let slot = &mut self.slots[index as usize];
-        let stream = slot.stream.as_ref()?;
-        let token = Token {
-            index,
-            generation: slot.generation,
-        };
-        let room = slot.room.min(self.turn_room);
-        match self
-            .memory
-            .fill(room, |memory| sys::receive(stream.as_fd(), memory))
-        {
-            Ok(input) if input.is_empty() => {
-                slot.flags &= !READABLE;
-                slot.room = 0;
-                Some(Completion::PeerClosed { token })
-            }
-            Ok(input) => {
-                if input.len() < room && slot.flags & (FINISHED | URGENT) == 0 {
-                    slot.flags &= !READABLE;
-                } else {
-                    self.enqueue(index);
-                }
-                Some(Completion::Received { token, input })
-            }
-            Err(Errno::EAGAIN) => {
-                slot.flags &= !(READABLE | URGENT);
-                None
-            }
-            Err(Errno::EINTR) => {
-                self.enqueue(index);
-                None
-            }
-            Err(errno) => Some(Completion::Failed { token, errno }),
-        }
-    }
-
-    /// Goes on with a send that waited.
-    #[cold]
-    fn send_held(&mut self, index: u32) -> Option<Completion<OwnedFd>> {
-        let slot = &mut self.slots[index as usize];
-        let token = Token {
-            index,
-            generation: slot.generation,
-        };
-        let sent = slot.held.take().map(|bytes| slot.send(bytes))?;
-        if slot.flags & READABLE != 0 {
-            self.enqueue(index);
-        }
-        match sent {
-            Sent {
-                count: 0,
-                rest: Some(rest),
-                ..
-            } => {
-                self.slots[index as usize].held = Some(rest);
-                None
-            }
-            sent => Some(Completion::Sent { token, sent }),
-        }
-    }
-
-    /// Accepts one peer of those that this turn may still bring.
-    fn accept(&mut self) -> Option<Completion<OwnedFd>> {
-        let (slot, left) = self.accepting.take()?;
+    /// Accepts a peer, if there is one; at most `left` of them in this turn.
+    fn accept(&mut self, slot: u16, left: u16) -> Option<Completion<OwnedFd>> {
         let listening = self.listening.get_mut(slot as usize)?.as_mut()?;
         match sys::accept(listening.socket.as_fd()) {
             Ok((stream, peer)) => {
                 if left > 1 {
-                    self.accepting = Some((slot, left - 1));
+                    self.accepting.push((slot, left - 1));
                 } else {
                     // There may be a queue: take twice as many next time.
                     listening.burst = (listening.burst * 2).min(ACCEPT_BURST);
@@ -262,7 +234,7 @@ impl Driver for EpollDriver {
                 self.epoll.0.as_fd(),
                 socket.as_fd(),
                 interest,
-                LISTENING | u64::from(slot),
+                OTHER | u64::from(slot),
             )?;
             self.listening[slot as usize] = Some(Listening {
                 socket: Arc::clone(socket),
@@ -293,9 +265,8 @@ impl Driver for EpollDriver {
         self.slots[index] = Slot {
             stream: Some(stream),
             generation: token.generation,
-            room: 0,
             flags: queued | WRITABLE,
-            held: None,
+            ..Slot::default()
         };
         Ok(())
     }
@@ -315,28 +286,22 @@ impl Driver for EpollDriver {
     }
 
     #[inline(always)]
-    fn send(&mut self, token: Token, bytes: Buffer, keep: bool) -> Option<Sent> {
+    fn send(&mut self, token: Token, bytes: Buffer) -> Option<Sent> {
         let Some(slot) = self.slot(token) else {
-            return Some(Sent {
-                count: 0,
-                rest: None,
-                broken: Some(Errno::EBADF),
-            });
+            return Some(Sent::Broken(Errno::EBADF));
         };
         let sent = if slot.flags & WRITABLE != 0 {
             slot.send(bytes)
         } else {
-            Sent {
-                count: 0,
-                rest: Some(bytes),
-                broken: None,
-            }
+            Sent::of(bytes, 0)
         };
-        if keep && sent.count == 0 && sent.rest.is_some() {
-            slot.held = sent.rest;
-            return None;
+        match sent {
+            Sent::Part { count: 0, rest } if rest.is_kept() => {
+                slot.held = Some(rest);
+                None
+            }
+            sent => Some(sent),
         }
-        Some(sent)
     }
 
     fn shutdown(&mut self, token: Token) {
@@ -352,12 +317,10 @@ impl Driver for EpollDriver {
 
     fn close(&mut self, token: Token, reset: bool) -> bool {
         if let Some(slot) = self.slot(token) {
-            if let Some(stream) = slot.stream.take_if(|_| reset) {
-                reset_on_close(&stream);
+            if let Some(stream) = slot.stream.as_ref().filter(|_| reset) {
+                reset_on_close(stream);
             }
-            slot.stream = None;
-            slot.held = None;
-            slot.room = 0;
+            slot.close();
         }
         true
     }
@@ -375,11 +338,11 @@ impl Driver for EpollDriver {
     fn wait(&mut self, until: Tick, room: u32) -> Tick {
         self.turn_room = room;
         self.due = self.run.len();
-        // Counted from the beginning of the turn that is over: late by what it took, which is little.
-        let timeout = if self.due > 0 {
+        let timeout = if self.due > 0 || until <= self.now {
             0
         } else {
-            timeout(self.now, until)
+            self.alarm.cover(until);
+            -1
         };
         self.at = 0;
         // EINTR: a turn with nothing in it, after which the worker waits again.
@@ -390,41 +353,64 @@ impl Driver for EpollDriver {
     }
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Completion<OwnedFd>> {
-        loop {
-            if self.accepting.is_some() {
-                if let Some(completion) = self.accept() {
-                    return Some(completion);
+    fn next_received(&mut self) -> Option<(Token, Buffer)> {
+        let event = self.events[..self.filled].get(self.at)?;
+        let token = unpack(event.u64);
+        // What is no connection finds none: its generation is one that tokens do not have.
+        let slot = self.slots.get_mut(token.index as usize)?;
+        if slot.generation != token.generation
+            || event.events & (RARE | READABLE) != READABLE
+            || slot.room == 0
+            || slot.held.is_some()
+        {
+            return None;
+        }
+        self.at += 1;
+        slot.flags |= event.events & (READABLE | WRITABLE);
+        match slot.receive(&mut self.memory, self.turn_room) {
+            Ok(input) if !input.is_empty() => {
+                if slot.flags & READABLE != 0 {
+                    self.enqueue(token.index);
                 }
-            } else if self.at < self.filled {
-                let event = self.events[self.at];
-                self.at += 1;
-                if event.u64 & LISTENING == 0 {
-                    if let Some(completion) = self.report(event) {
-                        return Some(completion);
-                    }
-                } else if event.u64 == BELL {
-                    return Some(Completion::Woken);
-                } else {
-                    let slot = slot_of(event.u64);
-                    let burst = self
-                        .listening
-                        .get(slot as usize)
-                        .and_then(|l| l.as_ref())
-                        .map_or(0, |l| l.burst);
-                    self.accepting = (burst > 0).then_some((slot, burst));
-                }
-            } else if self.due > 0 {
-                self.due -= 1;
-                let index = self.run.pop_front()?;
-                self.slots[index as usize].flags &= !QUEUED;
-                if let Some(completion) = self.advance(index) {
-                    return Some(completion);
-                }
-            } else {
-                return None;
+                Some((token, input))
+            }
+            other => {
+                self.found = slot.received_nothing(token, other.err());
+                None
             }
         }
+    }
+
+    fn next(&mut self) -> Option<Completion<OwnedFd>> {
+        if self.found.is_some() {
+            return self.found.take();
+        }
+        while self.at < self.filled {
+            let event = self.events[self.at];
+            self.at += 1;
+            let completion = if event.u64 & OTHER == 0 {
+                self.report(event)
+            } else {
+                self.report_other(event.u64)
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        while let Some((slot, left)) = self.accepting.pop() {
+            if let Some(completion) = self.accept(slot, left) {
+                return Some(completion);
+            }
+        }
+        while self.due > 0 {
+            self.due -= 1;
+            let index = self.run.pop_front()?;
+            self.slots[index as usize].flags &= !QUEUED;
+            if let Some(completion) = self.advance(index) {
+                return Some(completion);
+            }
+        }
+        None
     }
 }
 
@@ -467,13 +453,4 @@ fn slot_of(data: u64) -> u16 {
     {
         data as u16
     }
-}
-
-/// Milliseconds from `now` to `until`, for epoll_wait: -1 if it never comes.
-#[inline]
-fn timeout(now: Tick, until: Tick) -> i32 {
-    if until == Tick::NEVER {
-        return -1;
-    }
-    i32::try_from(until.0.saturating_sub(now.0)).unwrap_or(i32::MAX)
 }
