@@ -14,8 +14,7 @@ use nix::unistd::{Group, User, geteuid};
 
 use super::error::Error;
 use super::print::print_memory;
-use super::schema::LISTENER_NAME;
-use super::{Config, Objection, Origin, escape, per_socket, print};
+use super::{Config, Objection, Origin, escape, per_socket, print, shipped};
 
 /// Descriptors that are neither a connection's nor a worker's nor a configured address's: log,
 /// control, signals and some to spare (32), so that the daemon never has to choose between a peer and
@@ -196,19 +195,9 @@ fn findings(config: &Config, host: &Host) -> Vec<Finding> {
             )));
         }
     }
-    findings.extend(unserved(config).map(Finding::Note));
+    findings.extend(shipped::notes(config).map(Finding::Note));
     findings.extend(unused(config).map(Finding::Note));
     findings
-}
-
-/// Listeners that the shipped units do not serve: echod.socket hands one over, and echod.service binds none.
-fn unserved(config: &Config) -> impl Iterator<Item = String> {
-    let names = config.listeners.iter().map(|listener| &listener.name);
-    names.filter(|name| *name != LISTENER_NAME).map(|name| {
-        format!(
-            "listener \"{name}\": echod.service has no network of its own to bind with: hand the socket over with FileDescriptorName={name} in a socket unit, or let it bind by itself; how: /usr/share/doc/echod/examples"
-        )
-    })
 }
 
 fn need_of(address: SocketAddr, host: &Host) -> &'static str {
@@ -383,16 +372,6 @@ mod tests {
             &root,
         );
         assert!(!out.contains("CAP_NET_BIND_SERVICE"));
-    }
-
-    #[test]
-    fn a_listener_that_the_shipped_socket_does_not_hand_over_is_told_how_to_be_served() {
-        let text = "[[listener]]\n[[listener]]\nname = \"other\"\naddress = \"[::]:9000\"\n";
-        let (ok, out, _) = checked(text, false, &host());
-        assert!(ok);
-        assert!(out.contains("listener \"other\": echod.service has no network"));
-        assert!(out.contains("FileDescriptorName=other in a socket unit"));
-        assert!(!out.contains("listener \"echo\": echod.service"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod print;
 mod quantity;
 mod said;
 mod schema;
+mod shipped;
 mod text;
 mod validate;
 mod value;
