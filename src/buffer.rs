@@ -13,6 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Most bytes of one receive, and the size of a worker's turn memory.
 pub const TURN_MEMORY: u32 = 512 * 1024;
 
+/// What an io_uring worker has instead of turn memory: 256 blocks of 64 KiB and 32 of 512 KiB, which the kernel
+/// fills by itself, and the rings.
+pub const URING_MEMORY: u64 = 34 * 1024 * 1024;
+
 /// Most bytes of one receive while more than half of `buffer_memory` is in use.
 pub const TIGHT_RECEIVE: u32 = 16 * 1024;
 

@@ -170,10 +170,11 @@ fn valid() -> impl Strategy<Value = String> {
         (1..1_000_001u32, proptest::sample::select(vec!["s", "min"])),
         any::<bool>(),
     );
-    (proptest::collection::vec(listener, 1..4), log, 1..257u32, 1..1_000_001u32, 64u64 << 20..1 << 40).prop_map(
-        |(listeners, (target, level, facility, records, (rate, per), empty), workers, connections, memory)| {
+    let engine = proptest::sample::select(vec!["epoll", "io_uring", "auto"]);
+    (proptest::collection::vec(listener, 1..4), log, (1..257u32, engine), 1..1_000_001u32, 64u64 << 20..1 << 40).prop_map(
+        |(listeners, (target, level, facility, records, (rate, per), empty), (workers, engine), connections, memory)| {
             let mut text = format!(
-                "workers = {workers}\nmax_connections = {connections}\nbuffer_memory = \"{memory}\"\n[log]\ntarget = \"{target}\"\nlevel = \"{level}\"\n\
+                "workers = {workers}\nengine = \"{engine}\"\nmax_connections = {connections}\nbuffer_memory = \"{memory}\"\n[log]\ntarget = \"{target}\"\nlevel = \"{level}\"\n\
                  facility = \"{facility}\"\nrecords = \"{records}\"\nrecord_rate = \"{rate}/{per}\"\nempty = {empty}\n"
             );
             for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, v4)) in listeners.into_iter().enumerate() {

@@ -176,6 +176,10 @@ fn all_broken(taken: SocketAddr) -> Vec<Broken> {
             "user: changed, which needs a restart",
         ),
         broken(
+            first("engine = \"auto\""),
+            "engine: changed, which needs a restart",
+        ),
+        broken(
             format!("workers = 3\nallow_root = true\n{GOOD}"),
             "workers, allow_root: changed, which need a restart",
         ),

@@ -34,9 +34,11 @@ impl fmt::Display for NeedsRestart {
 /// # Errors
 /// Every key that stands in the way.
 pub fn allow_reload(old: &Config, new: &Config) -> Result<(), NeedsRestart> {
-    // Threads are started once, and privileges are dropped once: there is no way back to them.
+    // Threads are started once, with the engine that they have, and privileges are dropped once: there is
+    // no way back to them.
     let fixed = [
         ("workers", old.workers != new.workers),
+        ("engine", old.engine != new.engine),
         ("user", old.user != new.user),
         ("group", old.group != new.group),
         ("allow_root", old.allow_root != new.allow_root),
@@ -65,9 +67,10 @@ mod tests {
 
     #[test]
     fn every_key_that_needs_a_restart_is_named() {
-        let keys = "workers = 2\nuser = 'x'\ngroup = 'y'\nallow_root = true\n";
+        let keys = "workers = 2\nengine = 'auto'\nuser = 'x'\ngroup = 'y'\nallow_root = true\n";
         let error = allow_reload(&config(OLD), &config(&format!("{keys}{OLD}"))).unwrap_err();
-        assert_eq!(error.keys, ["workers", "user", "group", "allow_root"]);
+        let all = ["workers", "engine", "user", "group", "allow_root"];
+        assert_eq!(error.keys, all);
         let error = allow_reload(&config(OLD), &config(&format!("user = 'x'\n{OLD}"))).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -29,15 +29,18 @@ pub use keys::keys;
 pub use load::{DEFAULT_PATH, FILE_MAX};
 pub use name::overlap;
 pub(crate) use name::parse_address;
-pub use print::{CONNECTION_MEMORY, Memory, memory, per_socket, print};
+pub use print::{CONNECTION_MEMORY, Memory, memory, per_socket, print, worker_memory};
 pub use said::{Objection, Said};
 pub use schema::BACKLOG;
 pub(crate) use text::escape;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use value::Words;
 
 /// Everything that the daemon may be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub origin: Origin,
     /// Threads; `None`: one per CPU that this process may use.
     pub workers: Option<NonZeroU16>,
+    /// How the workers reach the kernel.
+    pub engine: Engine,
     /// The user to become when started as root.
     pub user: String,
     /// The group to become when started as root.
@@ -77,6 +82,24 @@ pub enum Origin {
     CommandLine,
     /// Nothing was named and `/etc/echod/echod.toml` is not there.
     BuiltIn,
+}
+
+/// How the workers reach the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// By readiness, epoll(7); there is no host without it.
+    Epoll,
+    /// By completion, io_uring(7), or not at all.
+    IoUring,
+    /// By io_uring if this host lets us and it does as it should, else by epoll.
+    Auto,
+}
+
+/// The word that a file has for it.
+impl fmt::Display for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.word())
+    }
 }
 
 /// `[log]`: what is said, and where.

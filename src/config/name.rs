@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::SeqAccess;
 
 use super::value::{List, Setting, Value, Wrong, read_list, wrong_kind};
-use super::{Facility, Level, PeerForm, Records, Service, Target};
+use super::{Engine, Facility, Level, PeerForm, Records, Service, Target};
 
 /// Longest name of a listener; systemd allows a descriptor's name 255.
 const LISTENER_NAME_MAX: usize = 32;
@@ -171,6 +171,7 @@ macro_rules! words {
     };
 }
 
+words!(Engine, "epoll" => Engine::Epoll, "io_uring" => Engine::IoUring, "auto" => Engine::Auto);
 words!(Target, "syslog" => Target::Syslog, "journal" => Target::Journal, "stderr" => Target::Stderr);
 words!(Level, "error" => Level::Error, "warning" => Level::Warning, "info" => Level::Info, "debug" => Level::Debug);
 words!(Records, "both" => Records::Both, "ended" => Records::Ended, "failed" => Records::Failed, "none" => Records::None);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::quantity::{write_duration, write_rate, write_size};
 use super::value::Words;
-use super::{Config, Listener, Log, Tcp, Timeout};
-use crate::buffer::TURN_MEMORY;
+use super::{Config, Engine, Listener, Log, Tcp, Timeout};
+use crate::buffer::{TURN_MEMORY, URING_MEMORY};
 
 /// What one connection takes besides buffers: its state, its timer, its place in two tables.
 pub const CONNECTION_MEMORY: u64 = 400;
@@ -24,13 +24,21 @@ pub struct Memory {
     pub kernel: u64,
 }
 
+/// What one worker takes with this engine, however many peers it serves; where the daemon chooses, the most.
+pub fn worker_memory(engine: Engine) -> u64 {
+    match engine {
+        Engine::Epoll => TURN_MEMORY.into(),
+        Engine::IoUring | Engine::Auto => URING_MEMORY,
+    }
+}
+
 /// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
 pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
     let connections = u64::from(max_connections);
     Memory {
         ours: config
             .buffer_memory
-            .saturating_add(u64::from(workers) * u64::from(TURN_MEMORY))
+            .saturating_add(u64::from(workers) * worker_memory(config.engine))
             .saturating_add(connections * CONNECTION_MEMORY),
         kernel: connections.saturating_mul(per_socket),
     }
@@ -59,10 +67,15 @@ pub(super) fn print_memory(
 ) -> String {
     let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
     let mut out = format!(
-        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} + {max_connections} connections * {CONNECTION_MEMORY}B\n",
+        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B\n",
         about(figures.ours),
         write_size(config.buffer_memory),
-        write_size(TURN_MEMORY.into()),
+        write_size(worker_memory(config.engine)),
+        match config.engine {
+            Engine::Auto => "engine io_uring, if it is that",
+            Engine::IoUring => "engine io_uring",
+            Engine::Epoll => "engine epoll",
+        },
     );
     let kernel = match per_socket {
         Some(each) => format!(
@@ -85,6 +98,7 @@ fn about(bytes: u64) -> String {
 
 fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "workers = {}", or("auto", config.workers))?;
+    writeln!(out, "engine = \"{}\"", config.engine)?;
     writeln!(out, "user = \"{}\"", config.user)?;
     writeln!(out, "group = \"{}\"", config.group)?;
     writeln!(out, "allow_root = {}", config.allow_root)?;
@@ -198,6 +212,26 @@ mod tests {
     }
 
     #[test]
+    fn the_engine_says_what_a_worker_takes_and_auto_is_the_most_of_both() {
+        let with = |engine| Config {
+            engine,
+            ..Config::builtin()
+        };
+        let ours = |engine| memory(&with(engine), 4, 1, 0).ours;
+        let epoll = ours(Engine::Epoll);
+        assert_eq!(
+            ours(Engine::IoUring) - epoll,
+            4 * ((34 << 20) - (512 << 10))
+        );
+        assert_eq!(ours(Engine::Auto), ours(Engine::IoUring));
+        let text = |engine| print_memory(&with(engine), 2, 100, None);
+        assert!(text(Engine::IoUring).contains("2 workers * 34MiB (engine io_uring) +"));
+        assert!(
+            text(Engine::Auto).contains("2 workers * 34MiB (engine io_uring, if it is that) +")
+        );
+    }
+
+    #[test]
     fn the_kernels_share_is_the_most_of_both_queues() {
         assert_eq!(
             per_socket("4096\t131072\t6291456\n", "4096\t16384\t4194304\n"),
@@ -211,7 +245,7 @@ mod tests {
     fn the_figures_are_comments_with_their_formula() {
         let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
         assert!(text.lines().all(|line| line.starts_with('#')));
-        assert!(text.contains("2 workers * 512KiB"));
+        assert!(text.contains("2 workers * 512KiB (engine epoll) +"));
         assert!(text.contains("100 connections * 400B"));
         assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
     }

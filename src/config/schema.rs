@@ -13,7 +13,7 @@ use serde::de::{MapAccess, SeqAccess};
 use super::name::{Account, Address, Addresses, Name};
 use super::quantity::{RECORD_BURST, Size, Time};
 use super::value::{Auto, List, Off, Setting, Value, Whole, Wrong, read_list};
-use super::{Facility, Level, PeerForm, RecordRate, Records, Service, Target};
+use super::{Engine, Facility, Level, PeerForm, RecordRate, Records, Service, Target};
 
 /// `backlog` when nobody says otherwise.
 pub const BACKLOG: u32 = 4096;
@@ -83,6 +83,7 @@ type Connections = Whole<1, CONNECTIONS_MAX>;
 #[serde(default)]
 pub(super) struct File {
     pub(super) workers: Setting<Auto<Whole<1, WORKERS_MAX>>>,
+    pub(super) engine: Setting<Engine>,
     pub(super) user: Setting<Account>,
     pub(super) group: Setting<Account>,
     pub(super) allow_root: Setting<bool>,
@@ -99,6 +100,7 @@ impl Default for File {
     fn default() -> Self {
         Self {
             workers: Setting::unset(Auto(None)),
+            engine: Setting::unset(Engine::Epoll),
             user: Setting::unset(Account("echod".into())),
             group: Setting::unset(Account("echod".into())),
             allow_root: Setting::unset(false),

@@ -57,6 +57,7 @@ impl Judge<'_> {
         );
         let memory_span = file.buffer_memory.span.clone();
         let workers = self.take("workers", file.workers);
+        let engine = self.take("engine", file.engine);
         let user = self.take("user", file.user);
         let group = self.take("group", file.group);
         let allow_root = self.take("allow_root", file.allow_root);
@@ -83,6 +84,7 @@ impl Judge<'_> {
             workers: workers?
                 .0
                 .and_then(|workers| NonZeroU16::new(u16::try_from(workers.0).ok()?)),
+            engine: engine?,
             user: user?.0,
             group: group?.0,
             allow_root: allow_root?,
