@@ -50,6 +50,8 @@ kinds! {
     SERVING_AS_ROOT = "serving_as_root", Warning, false, 0x750bdbee_f71f4e43_9456025c_7b591b50, "serving as root although that is never needed";
     /// The user of the built-in default does not exist here.
     DEFAULT_USER = "default_user", Info, false, 0xd8013463_d8134dc4_9632e7ac_c468c690, "no such user, serving as nobody";
+    /// How the workers reach the kernel; with a cause where the configuration would have liked another.
+    ENGINE = "engine", Info, false, 0xc50b9992_ac7c462b_a8436fe2_bdffa7c7, "engine";
     /// A configuration was read again and taken whole.
     RELOAD_ADOPTED = "reload_adopted", Info, false, 0x38530033_75524c9f_ace84cd7_365d0f50, "reload adopted";
     /// A configuration was read again and nothing of it was taken.

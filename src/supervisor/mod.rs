@@ -4,6 +4,7 @@
 //! a few deadlines. What an event means is decided in [`phase`]; here it is only done. An idle daemon
 //! wakes for the watchdog alone.
 
+mod engine;
 pub mod notify;
 pub mod phase;
 mod reload;

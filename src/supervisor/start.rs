@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::engine::{self, Choice};
 use super::notify::{self, Notifier};
 use super::phase::Phase;
 use super::serving::{Prepared, Serving};
@@ -16,7 +17,7 @@ use super::workers::Workers;
 use super::{LOG_PATIENCE, Supervisor};
 use crate::cause::cause;
 use crate::cli::Source;
-use crate::config::{self, Config, Origin, effective_max_connections, worker_count};
+use crate::config::{self, Config, Engine, Origin, effective_max_connections, worker_count};
 use crate::control;
 use crate::listener::{self, Handed};
 use crate::logging::{self, Echo, Event, Log, Paths, kind};
@@ -41,6 +42,9 @@ pub enum Error {
     /// The unprivileged user cannot be become.
     #[error(transparent)]
     Privilege(#[from] privilege::Error),
+    /// The engine cannot be had.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
     /// The service manager cannot be told.
     #[error(transparent)]
     Notify(#[from] notify::Error),
@@ -132,7 +136,7 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
         writer.flush_now();
         Error::Said(Box::new(error))
     });
-    let (max_connections, serving, control) = prepared?;
+    let (max_connections, serving, control, choice) = prepared?;
     if signals.is_end_wanted() {
         return Ok(None);
     }
@@ -155,6 +159,9 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
     }
     let status = Status {
         note: serving.notes().first().map(ToString::to_string),
+        // Who asks for epoll has it, and need not be told.
+        engine: (config.engine != Engine::Epoll).then_some(choice.engine),
+        fallback: choice.fallback,
         ..Status::default()
     };
     Ok(Some(Supervisor {
@@ -184,7 +191,7 @@ fn prepare(
     handed: Handed,
     descriptor_limit: u64,
     log: &Log,
-) -> Result<(u32, Serving, Option<control::Server>), Error> {
+) -> Result<(u32, Serving, Option<control::Server>, Choice), Error> {
     let max_connections =
         effective_max_connections(config, worker_count(config), descriptor_limit)?;
     let account = account(config)?;
@@ -192,10 +199,12 @@ fn prepare(
     let control = open_control(config, &account, log); // its group may need root
     let outcome = privilege::drop_to(&account)?; // nothing below this line may need root
     say_who_we_are(&outcome, log);
+    let choice = engine::choose(config.engine)?; // before the first thread, and as who we stay
+    log.say(choice.event());
     for event in events {
         log.say(event);
     }
-    Ok((max_connections, serving, control))
+    Ok((max_connections, serving, control, choice))
 }
 
 /// Raises our soft limit of descriptors to the hard one, and answers it.

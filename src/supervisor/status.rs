@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use bytesize::ByteSize;
 
+use crate::config::Engine;
 use crate::connection::Reason;
 use crate::metrics::Counts;
 
@@ -17,6 +18,10 @@ pub struct Status {
     pub refused: Option<String>,
     /// What a socket unit decides otherwise than the configuration.
     pub note: Option<String>,
+    /// How the workers reach the kernel, where that is worth a word.
+    pub engine: Option<Engine>,
+    /// Why it is not io_uring.
+    pub fallback: Option<String>,
     /// The daemon drains.
     pub draining: bool,
 }
@@ -38,11 +43,17 @@ impl Status {
                 let _ = write!(line, ", {refused} refused ({reason})");
             }
         }
+        if let Some(engine) = self.engine {
+            let _ = write!(line, ", engine {engine}");
+        }
         if let Some(refused) = &self.refused {
             let _ = write!(line, "; reload refused: {refused}");
         }
         if let Some(note) = &self.note {
             let _ = write!(line, "; {note}");
+        }
+        if let Some(cause) = &self.fallback {
+            let _ = write!(line, "; no io_uring: {cause}");
         }
         line
     }
@@ -64,6 +75,22 @@ mod tests {
         assert_eq!(
             status.line(&counts),
             "42 connections, 1.2 GiB echoed, 5 refused (full)"
+        );
+    }
+
+    #[test]
+    fn an_engine_that_was_asked_for_is_named_and_why_it_is_another() {
+        let mut status = Status {
+            engine: Some(Engine::IoUring),
+            ..Status::default()
+        };
+        let line = status.line(&Counts::default());
+        assert_eq!(line, "0 connections, 0 B echoed, engine io_uring");
+        status.engine = Some(Engine::Epoll);
+        status.fallback = Some("io_uring_setup: Operation not permitted".into());
+        assert_eq!(
+            status.line(&Counts::default()),
+            "0 connections, 0 B echoed, engine epoll; no io_uring: io_uring_setup: Operation not permitted"
         );
     }
 
