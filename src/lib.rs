@@ -10,6 +10,7 @@
 //! | [`config`] | the file, read into values that cannot be wrong |
 //! | [`listener`] | where listening sockets come from: handed to us, or bound by us |
 //! | [`privilege`] | becomes the unprivileged user, then proves that there is no way back |
+//! | [`lockdown`] | no further io_uring rings for this process, whoever asks |
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
 //! | [`service`] | what the daemon answers *(pure)* |
@@ -22,7 +23,7 @@
 //! | `sys` | every unsafe block, each behind a safe function |
 //!
 //! ```text
-//! main -> supervisor -> listener, privilege, control
+//! main -> supervisor -> listener, privilege, lockdown, control
 //!              | orders
 //!            worker -> driver -> sys -> kernel
 //!              +----> connection -> service
@@ -51,6 +52,7 @@ pub mod connection;
 pub mod control;
 pub mod driver;
 pub mod listener;
+pub mod lockdown;
 pub mod logging;
 pub mod metrics;
 pub mod privilege;
