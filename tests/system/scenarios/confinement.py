@@ -9,6 +9,7 @@ from world import EVERYWHERE, HERE, V4, expect, expect_in, scenario
 
 EXAMPLES = "/usr/share/doc/echod/examples"
 SELF_BIND = f"{EXAMPLES}/self-bind.conf"
+IO_URING = f"{EXAMPLES}/io-uring.conf"
 
 
 def exposure(box):
@@ -30,6 +31,13 @@ def exposure_with_self_bind_is_at_most_1_1(box):
     box.drop_in("echod.service", box.read(SELF_BIND))
     figure, gaps = exposure(box)
     expect(figure <= 1.1, f"the exposure level is {figure}:\n{gaps}")
+
+
+@scenario(suites=EVERYWHERE)
+def exposure_with_io_uring_is_at_most_0_3(box):
+    box.drop_in("echod.service", box.read(IO_URING))
+    figure, gaps = exposure(box)
+    expect(figure <= 0.3, f"the exposure level is {figure}:\n{gaps}")
 
 
 @scenario(suites=EVERYWHERE)
@@ -64,6 +72,31 @@ def no_network_socket_can_be_had_by_any_route(box):
     had, denied = routes("\n".join(box.messages()))
     expect(had == {"socket AF_UNIX"}, f"had in the sandbox: {sorted(had)}")
     expect(outside | denied == denied | had, f"these were not tried in it: {sorted(outside - denied - had)}")
+
+
+@scenario(suites=EVERYWHERE)
+def io_uring_is_had_with_its_drop_in_and_no_socket_by_a_call(box):
+    compiled_probe(box)
+    box.drop_in("echod.service", box.read(IO_URING))
+    box.out("cp", "/root/probe", "/usr/sbin/echod")
+    box.systemctl("start", "echod.service")
+    had, _ = routes("\n".join(box.messages()))
+    # What a ring of its own would give to whoever took over: why the daemon denies itself another.
+    by_ring = {"io_uring", "IORING_OP_SOCKET AF_INET", "IORING_OP_SOCKET AF_INET6"}
+    expect(had == by_ring | {"socket AF_UNIX"}, f"had with the drop-in: {sorted(had)}")
+
+
+@scenario(suites=EVERYWHERE)
+def a_service_without_io_uring_serves_by_epoll_or_says_so(box):
+    box.edit_config("#engine = \"epoll\"", "engine = \"auto\"")
+    box.systemctl("start", "echod.service")
+    box.echoes()
+    box.awaits("engine engine=epoll cause=")
+    expect_in(", engine epoll", box.show("echod.service", "StatusText"))
+    box.edit_config("engine = \"auto\"", "engine = \"io_uring\"")
+    told = box.try_("systemctl", "restart", "echod.service")
+    expect(told.returncode != 0, "it starts without io_uring")
+    box.awaits("engine \"io_uring\": not available: ", "(use \"epoll\" or \"auto\")")
 
 
 @scenario()
