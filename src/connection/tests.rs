@@ -267,3 +267,17 @@ fn bytes_that_arrive_before_the_last_send_is_home_count_as_owed() {
     peer.says(&[2; 300]);
     assert_eq!((peer.connection.owed(), peer.room), (900, 100));
 }
+
+#[test]
+fn an_answer_on_its_way_leaves_the_deadlines_as_they_are() {
+    let second = Duration::from_secs(1);
+    let mut peer = Peer::new(Limits {
+        idle: Some(second),
+        ..limits()
+    });
+    peer.is_late = true;
+    peer.says(b"a");
+    assert_eq!(peer.deadline(), Tick(1000), "nobody has told of the answer");
+    peer.takes(1);
+    assert_eq!((peer.deadline(), peer.connection.owed()), (Tick(1000), 0));
+}

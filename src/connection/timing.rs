@@ -27,7 +27,7 @@ impl Connection {
             State::Open if self.received == 0 && now >= self.over(limits.first_byte) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
-            State::Open if self.outbox.owed() == 0 && now >= self.quiet(limits.idle) => {
+            State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
                 self.end(Reason::Idle, now + ENDING, turn);
             }
             State::Open if now >= self.drained(limits) => {
@@ -62,10 +62,10 @@ impl Connection {
     /// The next moment at which [`Connection::handle_timeout`] has something to do. Asked when a timer
     /// fires, so that a message costs none.
     pub fn deadline(&self, limits: &Limits) -> Tick {
-        let idle = if self.outbox.owed() == 0 {
-            self.quiet(limits.idle)
-        } else {
+        let idle = if self.is_behind() {
             Tick::NEVER
+        } else {
+            self.quiet(limits.idle)
         };
         let first = if self.received == 0 {
             self.over(limits.first_byte)
@@ -87,6 +87,12 @@ impl Connection {
                 .min(self.drained(limits))
                 .min(self.asks(limits)),
         }
+    }
+
+    /// Is the peer owed something that it did not take at once? An answer that is on its way, of which the
+    /// driver has not told yet, is no such thing: it must not keep a deadline from being set.
+    fn is_behind(&self) -> bool {
+        self.ask != Tick::NEVER
     }
 
     /// When the kernel is asked whether the peer takes what it is owed.
@@ -118,7 +124,7 @@ impl Connection {
         let Some(drain) = limits.drain else {
             return Tick::NEVER;
         };
-        if self.outbox.owed() == 0 && self.state == State::Open {
+        if !self.is_behind() && self.state == State::Open {
             drain.until.min(self.quiet(Some(drain.idle)))
         } else {
             drain.until
