@@ -239,6 +239,34 @@ impl TurnMemory {
     }
 }
 
+/// A block of turn memory whose bytes somebody else writes, the kernel, while no buffer of it is held.
+impl TurnMemory {
+    /// Where its bytes are, for whoever writes them.
+    ///
+    /// # Panics
+    /// If a buffer of the block is held.
+    pub fn address(&mut self) -> *mut u8 {
+        let block = Rc::get_mut(&mut self.0).expect("turn memory is home before it is given away");
+        block.bytes.as_mut_ptr()
+    }
+
+    /// The first `count` bytes of it, which have been written; all, if there are fewer.
+    #[inline(always)]
+    pub fn written(&self, count: u32) -> Buffer {
+        Buffer {
+            end: count.min(length(&self.0.bytes)),
+            block: Rc::clone(&self.0),
+            start: 0,
+        }
+    }
+
+    /// Is no buffer of it held?
+    #[inline(always)]
+    pub fn is_home(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+}
+
 impl Default for TurnMemory {
     fn default() -> Self {
         TurnMemory::new()

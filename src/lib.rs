@@ -14,7 +14,7 @@
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
 //! | [`service`] | what the daemon answers *(pure)* |
-//! | [`driver`] | thin shells around the kernel: epoll, and a simulated network for tests |
+//! | [`driver`] | thin shells around the kernel: epoll, io_uring, and a simulated network for tests |
 //! | [`buffer`] | bytes on their way, and the bound on all of them together |
 //! | [`logging`] | one line per event: to the journal, syslog or standard error |
 //! | [`control`] | the local socket: reload |

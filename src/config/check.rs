@@ -21,8 +21,8 @@ use super::{Config, Objection, Origin, escape, per_socket, print, shipped};
 /// its own log; and sockets handed over (16), of which a check knows nothing.
 pub const DESCRIPTOR_RESERVE: u64 = 32 + 16;
 
-/// Descriptors of one worker: its driver's, its bell and its alarm.
-const WORKER_DESCRIPTORS: u64 = 3;
+/// Descriptors of one worker: its driver's, its alarm and its bell, which io_uring has twice.
+const WORKER_DESCRIPTORS: u64 = 4;
 
 /// Most connections where nobody says how many: what a small host bears.
 pub const AUTO_CONNECTIONS_MAX: u32 = 10_000;
@@ -325,10 +325,10 @@ mod tests {
 
     #[test]
     fn a_bound_on_connections_must_fit_the_descriptor_limit() {
-        // 48 of its own, three for each of three workers, one for the address.
+        // 48 of its own, four for each of three workers, one for the address.
         let config = config("max_connections = 945\n[[listener]]\n");
-        assert_eq!(effective_max_connections(&config, 3, 1003).unwrap(), 945);
-        for (workers, limit) in [(3, 1002), (4, 1005)] {
+        assert_eq!(effective_max_connections(&config, 3, 1006).unwrap(), 945);
+        for (workers, limit) in [(3, 1005), (4, 1009)] {
             let error = effective_max_connections(&config, workers, limit).unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -344,14 +344,14 @@ mod tests {
     fn auto_is_what_the_limit_holds_but_never_more_than_its_bound() {
         let config = Config::builtin(); // at two addresses
         let at = |limit| effective_max_connections(&config, 3, limit);
-        assert_eq!(at(60).unwrap(), 1);
-        assert_eq!(at(10_058).unwrap(), 9_999);
-        assert_eq!(at(10_059).unwrap(), 10_000);
+        assert_eq!(at(63).unwrap(), 1);
+        assert_eq!(at(10_061).unwrap(), 9_999);
+        assert_eq!(at(10_062).unwrap(), 10_000);
         assert_eq!(at(u64::MAX).unwrap(), 10_000);
         assert_eq!(
-            at(59).unwrap_err().to_string(),
-            "max_connections: \"auto\": the descriptor limit, 59, holds no connection \
-             (raise LimitNOFILE= above 59, or lower workers)"
+            at(62).unwrap_err().to_string(),
+            "max_connections: \"auto\": the descriptor limit, 62, holds no connection \
+             (raise LimitNOFILE= above 62, or lower workers)"
         );
     }
 
@@ -361,7 +361,7 @@ mod tests {
         assert!(ok, "{err}");
         assert_eq!(err, "");
         assert!(out.contains("the port needs echod.socket or CAP_NET_BIND_SERVICE"));
-        assert!(out.contains("max_connections: 969"));
+        assert!(out.contains("max_connections: 967"));
         let root = Host {
             root: true,
             ..host()

@@ -12,10 +12,14 @@
 mod alarm;
 pub mod epoll;
 pub mod sim;
+pub mod uring;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use socket2::SockRef;
 
 use crate::buffer::Buffer;
 pub use crate::sys::TcpInfo;
@@ -132,8 +136,13 @@ pub trait Driver {
     /// What the kernel says if it cannot watch one more socket.
     fn listen(&mut self, slot: u16, socket: Option<&Self::Listening>) -> Result<(), Errno>;
 
-    /// Accepts at once a peer that waits in the queue of the socket in this slot, if there is one.
-    fn accept_waiting(&mut self, slot: u16) -> Option<(Self::Stream, SocketAddr)>;
+    /// A peer that was accepted from this slot and is not told yet; else one that waits in the queue of
+    /// `socket`, accepted at once. For a slot that is accepted from no longer.
+    fn accept_waiting(
+        &mut self,
+        slot: u16,
+        socket: Option<&Self::Listening>,
+    ) -> Option<(Self::Stream, SocketAddr)>;
 
     /// Takes charge of a connection; nothing is received until [`Driver::receive`] says so.
     ///
@@ -161,12 +170,24 @@ pub trait Driver {
     /// What the kernel knows of a connection; `None` if it does not say.
     fn facts(&self, token: Token) -> Option<TcpInfo>;
 
+    /// Somebody needs to hear of the sends of this turn: the next [`Driver::wait`] does not wait for other
+    /// news before it tells. Most sends are not asked about until the peer speaks again.
+    fn hurry(&mut self) {}
+
     /// Waits for completions until `until`, the start of a turn. A receive of this turn brings at most
     /// `room` bytes. Answers the time, which holds for the whole turn.
     fn wait(&mut self, until: Tick, room: u32) -> Tick;
 
-    /// The next completion of this turn, if it is bytes of a peer and plain to see: the common case, kept
-    /// apart because it is then a third cheaper. `None` says nothing about [`Driver::next`].
+    /// The next completion of this turn, if it is a send that was taken whole, and how long it was.
+    /// `None` says nothing about the others. Kept apart, as is the next: the common case is then a third
+    /// cheaper.
+    #[inline(always)]
+    fn next_all_sent(&mut self) -> Option<(Token, u32)> {
+        None
+    }
+
+    /// The next completion of this turn, if it is bytes of a peer and plain to see. `None` says nothing
+    /// about [`Driver::next`].
     #[inline(always)]
     fn next_received(&mut self) -> Option<(Token, Buffer)> {
         None
@@ -174,4 +195,27 @@ pub trait Driver {
 
     /// The next completion of this turn.
     fn next(&mut self) -> Option<Completion<Self::Stream>>;
+}
+
+/// Errors of accept(2) that say something of a peer which is gone already, and nothing of the socket.
+fn is_of_one_peer(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EINTR
+            | Errno::ECONNABORTED
+            | Errno::EPROTO
+            | Errno::ENETDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::ENONET
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+    )
+}
+
+/// Makes the close of a connection a reset: what it still holds is thrown away.
+fn reset_on_close(stream: &OwnedFd) {
+    // It fails only where the connection is gone already.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -334,7 +334,8 @@ impl Driver for SimDriver {
         Ok(())
     }
 
-    fn accept_waiting(&mut self, _slot: u16) -> Option<(usize, SocketAddr)> {
+    fn accept_waiting(&mut self, _slot: u16, socket: Option<&()>) -> Option<(usize, SocketAddr)> {
+        socket?;
         self.0.borrow_mut().accept()
     }
 

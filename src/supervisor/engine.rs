@@ -3,8 +3,18 @@
 //! Chosen once, before the first thread and without privileges, so that what is found out here is what the
 //! workers will meet. Epoll is always there; io_uring is tried, and only where the configuration names it.
 
-use crate::config::Engine;
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::cause::cause;
+use crate::config::{Config, Engine, worker_count};
+use crate::driver::uring::{Disabled, UringDriver, probe};
+use crate::lockdown;
 use crate::logging::{Event, kind};
+
+/// A ring for each worker.
+pub type Rings = Vec<Disabled>;
 
 /// What the workers have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +32,13 @@ pub struct Error {
     cause: String,
 }
 
-/// The engine for a configuration that wants this one.
+/// The engine for a configuration, and the rings if it is io_uring: after that no more can be made.
 ///
 /// # Errors
-/// When that is io_uring, and it cannot be had.
-pub fn choose(wanted: Engine) -> Result<Choice, Error> {
-    choose_by(wanted, probe)
+/// When it has to be io_uring, and that cannot be had.
+pub fn choose(config: &Config, max_connections: u32) -> Result<(Choice, Option<Rings>), Error> {
+    let workers = worker_count(config);
+    choose_by(config.engine, || rings(workers, max_connections))
 }
 
 impl Choice {
@@ -41,21 +52,43 @@ impl Choice {
     }
 }
 
-fn choose_by(wanted: Engine, probe: impl FnOnce() -> Result<(), String>) -> Result<Choice, Error> {
-    let choice = |engine, fallback| Ok(Choice { engine, fallback });
+fn choose_by<R>(
+    wanted: Engine,
+    rings: impl FnOnce() -> Result<R, String>,
+) -> Result<(Choice, Option<R>), Error> {
+    let epoll = |fallback| Choice {
+        engine: Engine::Epoll,
+        fallback,
+    };
     if wanted == Engine::Epoll {
-        return choice(Engine::Epoll, None);
+        return Ok((epoll(None), None));
     }
-    match probe() {
-        Ok(()) => choice(Engine::IoUring, None),
+    let io_uring = Choice {
+        engine: Engine::IoUring,
+        fallback: None,
+    };
+    match rings() {
+        Ok(rings) => Ok((io_uring, Some(rings))),
         Err(cause) if wanted == Engine::IoUring => Err(Error { cause }),
-        Err(cause) => choice(Engine::Epoll, Some(cause)),
+        Err(cause) => Ok((epoll(Some(cause)), None)),
     }
 }
 
-/// Can io_uring be had here, and does it do what it should? If not, why.
-fn probe() -> Result<(), String> {
-    Err("this build has no io_uring engine".into())
+/// Makes the rings, if io_uring does here what it should, and shuts the door behind them. If not: why.
+fn rings(workers: u16, max_connections: u32) -> Result<Rings, String> {
+    probe().map_err(|error| error.to_string())?;
+    let rings = UringDriver::rings(workers, max_connections).map_err(|error| no_ring(&error))?;
+    lockdown::deny_new_rings().map_err(|error| error.to_string())?;
+    Ok(rings)
+}
+
+/// Why a ring cannot be made where one could be.
+fn no_ring(error: &io::Error) -> String {
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOMEM) => " (raise LimitMEMLOCK=, or lower workers)",
+        _ => "",
+    };
+    format!("no ring for each worker: {}{remedy}", cause(error))
 }
 
 #[cfg(test)]
@@ -70,15 +103,20 @@ mod tests {
 
     #[test]
     fn epoll_is_taken_without_trying_the_other() {
-        let choice = choose_by(Engine::Epoll, || panic!("nobody asked for it")).unwrap();
+        let choice = choose_by(Engine::Epoll, || -> Result<(), String> {
+            panic!("nobody asked for it")
+        })
+        .unwrap()
+        .0;
         assert_eq!((choice.engine, choice.fallback), (Engine::Epoll, None));
     }
 
     #[test]
     fn io_uring_is_taken_where_it_can_be_had() {
         for wanted in [Engine::IoUring, Engine::Auto] {
-            let choice = choose_by(wanted, || Ok(())).unwrap();
+            let (choice, rings) = choose_by(wanted, || Ok(7)).unwrap();
             assert_eq!((choice.engine, choice.fallback), (Engine::IoUring, None));
+            assert_eq!(rings, Some(7));
         }
     }
 
@@ -92,7 +130,7 @@ mod tests {
 
     #[test]
     fn auto_falls_back_and_says_why() {
-        let choice = choose_by(Engine::Auto, refused).unwrap();
+        let choice = choose_by(Engine::Auto, refused).unwrap().0;
         assert_eq!(choice.engine, Engine::Epoll);
         let fields = choice.event().fields;
         assert_eq!(

@@ -7,10 +7,10 @@ use std::io::{self, Write};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::engine::{self, Choice};
+use super::engine::{self, Choice, Rings};
 use super::notify::{self, Notifier};
 use super::phase::Phase;
-use super::serving::{Prepared, Serving};
+use super::serving::Serving;
 use super::signals::Signals;
 use super::status::Status;
 use super::workers::Workers;
@@ -136,12 +136,18 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
         writer.flush_now();
         Error::Said(Box::new(error))
     });
-    let (max_connections, serving, control, choice) = prepared?;
+    let Prepared {
+        max_connections,
+        serving,
+        control,
+        choice,
+        rings,
+    } = prepared?;
     if signals.is_end_wanted() {
         return Ok(None);
     }
     let logger = writer.spawn()?; // the first thread
-    let workers = match Workers::spawn(&config, max_connections, &log) {
+    let workers = match Workers::spawn(&config, max_connections, rings, &log) {
         Ok(workers) => workers,
         Err(source) => {
             let error = Error::Workers {
@@ -185,26 +191,41 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
     }))
 }
 
+/// What the threads are started with.
+struct Prepared {
+    max_connections: u32,
+    serving: Serving,
+    control: Option<control::Server>,
+    choice: Choice,
+    rings: Option<Rings>,
+}
+
 /// All that may need root, and then the end of being root.
 fn prepare(
     config: &Config,
     handed: Handed,
     descriptor_limit: u64,
     log: &Log,
-) -> Result<(u32, Serving, Option<control::Server>, Choice), Error> {
+) -> Result<Prepared, Error> {
     let max_connections =
         effective_max_connections(config, worker_count(config), descriptor_limit)?;
     let account = account(config)?;
-    let Prepared { serving, events } = Serving::new(handed).prepare(config)?; // low ports may need root
+    let sockets = Serving::new(handed).prepare(config)?; // low ports may need root
     let control = open_control(config, &account, log); // its group may need root
     let outcome = privilege::drop_to(&account)?; // nothing below this line may need root
     say_who_we_are(&outcome, log);
-    let choice = engine::choose(config.engine)?; // before the first thread, and as who we stay
+    let (choice, rings) = engine::choose(config, max_connections)?; // before the first thread, and as who we stay
     log.say(choice.event());
-    for event in events {
+    for event in sockets.events {
         log.say(event);
     }
-    Ok((max_connections, serving, control, choice))
+    Ok(Prepared {
+        max_connections,
+        serving: sockets.serving,
+        control,
+        choice,
+        rings,
+    })
 }
 
 /// Raises our soft limit of descriptors to the hard one, and answers it.

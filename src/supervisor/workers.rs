@@ -11,7 +11,9 @@ use nix::sys::eventfd::EventFd;
 
 use crate::buffer::Memory;
 use crate::config::{Config, worker_count};
+use crate::driver::Driver;
 use crate::driver::epoll::EpollDriver;
+use crate::driver::uring::{Disabled, UringDriver};
 use crate::logging::Log;
 use crate::metrics::Counts;
 use crate::tick::Tick;
@@ -20,6 +22,32 @@ use crate::worker::orders::{Order, Plan, bell};
 use crate::worker::{Desk, Shared, Worker};
 
 type Common = Shared<Arc<OwnedFd>, OwnedFd>;
+
+/// What a worker's thread begins with.
+struct Start {
+    index: u16,
+    common: Arc<Common>,
+    log: Log,
+    started: mpsc::Sender<io::Result<()>>,
+}
+
+impl Start {
+    /// Serves over this driver until the worker is told to return; or tells why there is none.
+    fn serve<D>(self, driver: io::Result<D>)
+    where
+        D: Driver<Listening = Arc<OwnedFd>, Stream = OwnedFd>,
+    {
+        let (started, driver) = match driver {
+            Ok(driver) => (Ok(()), Some(driver)),
+            Err(error) => (Err(error), None),
+        };
+        // Whoever waits for it may have given up: another worker could not start.
+        let _ = self.started.send(started);
+        if let Some(driver) = driver {
+            Worker::new(self.index, driver, self.common, self.log, Tick::now()).run();
+        }
+    }
+}
 
 /// All workers. They are never joined: a process that ends does not wait for one that hangs.
 #[derive(Debug)]
@@ -30,11 +58,17 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the threads; they serve nothing until they are told to.
+    /// Starts the threads, each over a ring if there are rings, over epoll otherwise; they serve nothing
+    /// until they are told to.
     ///
     /// # Errors
     /// When there are not enough descriptors, or threads.
-    pub fn spawn(config: &Config, max_connections: u32, log: &Log) -> io::Result<Workers> {
+    pub fn spawn(
+        config: &Config,
+        max_connections: u32,
+        rings: Option<Vec<Disabled>>,
+        log: &Log,
+    ) -> io::Result<Workers> {
         let workers = worker_count(config);
         let desks: io::Result<Box<[_]>> = (0..workers).map(|_| Desk::new()).collect();
         let common = Arc::new(Common {
@@ -46,16 +80,21 @@ impl Workers {
             stale: AtomicBool::new(true),
         });
         let (started, reports) = mpsc::channel();
+        let mut rings = rings.map(Vec::into_iter);
         for index in 0..workers {
-            let (common, log, started) = (Arc::clone(&common), log.clone(), started.clone());
-            let run = move || match EpollDriver::new(common.desks[index as usize].mailbox.bell()) {
-                Ok(driver) => {
-                    let mut worker = Worker::new(index, driver, common, log, Tick::now());
-                    let _ = started.send(Ok(()));
-                    worker.run();
-                }
-                Err(error) => {
-                    let _ = started.send(Err(error));
+            let start = Start {
+                index,
+                common: Arc::clone(&common),
+                log: log.clone(),
+                started: started.clone(),
+            };
+            let ring = rings.as_mut().and_then(Iterator::next);
+            let run = move || {
+                let common = Arc::clone(&start.common);
+                let bell = common.desks[index as usize].mailbox.bell();
+                match ring {
+                    Some(ring) => start.serve(UringDriver::new(ring, bell)),
+                    None => start.serve(EpollDriver::new(bell)),
                 }
             };
             thread::Builder::new()

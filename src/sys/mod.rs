@@ -8,7 +8,7 @@
 
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -78,6 +78,76 @@ pub fn epoll_wait(epoll: BorrowedFd<'_>, events: &mut [EpollEvent], timeout: i32
             0usize,
         )
     })
+}
+
+/// What [`ring_enter`] is told when it is given the number of a registered ring.
+pub const ENTER_REGISTERED: u32 = 1 << 4;
+
+/// Has this thread know an io_uring by a number of its own, io_uring_register(2); answers that number.
+pub fn register_ring(ring: RawFd) -> Result<u32> {
+    /// `struct io_uring_rsrc_update`.
+    #[repr(C)]
+    struct Update {
+        offset: u32,
+        reserved: u32,
+        data: u64,
+    }
+    const REGISTER_RING_FDS: u32 = 20;
+    let mut update = Update {
+        offset: u32::MAX,
+        reserved: 0,
+        data: u64::from(ring.cast_unsigned()),
+    };
+    // SAFETY: the kernel reads and writes one update, which is ours alone for the call.
+    count(unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring,
+            REGISTER_RING_FDS,
+            &raw mut update,
+            1u32,
+        )
+    })?;
+    Ok(update.offset)
+}
+
+/// Tells an io_uring of `submissions` operations and waits for `completions` of any, io_uring_enter(2).
+/// Answers how many it was told of.
+///
+/// The operations are the caller's responsibility, see `driver::uring`: this call itself touches no memory.
+#[inline(always)]
+pub fn ring_enter(ring: i32, submissions: u32, completions: u32, flags: u32) -> Result<u32> {
+    const GETEVENTS: u32 = 1;
+    let (nothing, none) = (0usize, 0usize);
+    // SAFETY: there is no signal mask, and the queues' memory is the ring's own.
+    let told = count(unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_enter,
+            ring,
+            submissions,
+            completions,
+            flags | GETEVENTS,
+            nothing,
+            none,
+        )
+    })?;
+    Ok(u32::try_from(told).unwrap_or(u32::MAX))
+}
+
+/// The canonical address of a connection's peer, getpeername(2); an error if it is gone already.
+pub fn peer_address(socket: BorrowedFd<'_>) -> Result<SocketAddr> {
+    let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = socklen::<libc::sockaddr_storage>();
+    // SAFETY: `address` and `length` are ours alone for the call and `length` states the room.
+    Errno::result(unsafe {
+        libc::getpeername(
+            socket.as_raw_fd(),
+            address.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    // SAFETY: zeroed memory is a valid sockaddr_storage, whatever the kernel wrote of it.
+    Ok(canonical(&unsafe { address.assume_init() }))
 }
 
 /// Accepts a connection, non-blocking and closed on exec, accept4(2).

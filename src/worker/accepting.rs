@@ -166,22 +166,22 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Accepts from a slot no longer. Whoever waits in the queue of a socket of our own is served first:
-    /// the queue is closed with the socket, and they would be reset.
+    /// Accepts from a slot no longer. Whoever was accepted and is not served yet is served first, and so is
+    /// whoever waits in the queue of a socket of our own: that is closed with it, and they would be reset.
     fn leave_slot(&mut self, place: usize) {
-        let Some(Some(Socket { slot, handed, .. })) = self.slots.get(place) else {
+        let Some(Some(socket)) = self.slots.get(place) else {
             return;
         };
-        let (slot, handed) = (*slot, *handed);
-        if !handed {
-            for _ in 0..QUEUE_MAX {
-                let Some((stream, peer)) = self.driver.accept_waiting(slot) else {
-                    break;
-                };
-                self.handle_accepted(slot, stream, peer);
-            }
-        }
+        let Socket { slot, handed, .. } = *socket;
+        let queue = (!handed).then(|| socket.socket.clone());
+        // One that the kernel would not let go of wakes us, no worse.
         let _ = self.driver.listen(slot, None);
+        for _ in 0..QUEUE_MAX {
+            let Some((stream, peer)) = self.driver.accept_waiting(slot, queue.as_ref()) else {
+                break;
+            };
+            self.handle_accepted(slot, stream, peer);
+        }
         self.slots[place] = None;
     }
 

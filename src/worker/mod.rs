@@ -153,6 +153,12 @@ impl<D: Driver> Worker<D> {
     pub fn turn(&mut self) -> bool {
         self.now = self.driver.wait(self.wake_at(), self.shared.memory.room());
         loop {
+            while let Some((token, count)) = self.driver.next_all_sent() {
+                self.counts.sent += u64::from(count);
+                self.step(token, |connection, turn| {
+                    connection.handle_all_sent(count, turn)
+                });
+            }
             while let Some((token, input)) = self.driver.next_received() {
                 self.receive(token, input);
             }
@@ -178,6 +184,8 @@ impl<D: Driver> Worker<D> {
     /// Any completion.
     #[cold]
     fn handle(&mut self, completion: Completion<D::Stream>) {
+        // Whoever is on the way out waits for what was sent last.
+        self.driver.hurry();
         match completion {
             Completion::Received { token, input } => self.receive(token, input),
             Completion::Accepted { slot, stream, peer } => self.handle_accepted(slot, stream, peer),
@@ -256,6 +264,8 @@ impl<D: Driver> Worker<D> {
     /// Does what a connection wants, until it wants nothing.
     #[cold]
     fn fulfil(&mut self, token: Token) {
+        // Of what it wants, some may have to wait for what was sent before.
+        self.driver.hurry();
         let Some(entry) = self.table.get_mut(token) else {
             return;
         };

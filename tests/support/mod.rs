@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -456,7 +457,8 @@ impl Drop for Daemon {
 }
 
 /// The configuration with what a test need not say: the user, on the first two lines, and the log's
-/// target, at the end or right below `[log]`.
+/// target, at the end or right below `[log]`; and the engine, where the whole run is over another one than
+/// the default: `ECHOD_TEST_ENGINE=io_uring cargo test`.
 pub fn completed(text: &str) -> String {
     let says = |key: &str| {
         let keys = text.lines().filter_map(|line| line.split_once('='));
@@ -465,6 +467,9 @@ pub fn completed(text: &str) -> String {
     let mut whole = String::new();
     if !says("user") {
         let _ = writeln!(whole, "user = \"{USER}\"\ngroup = \"{GROUP}\"");
+    }
+    if let (Ok(engine), false) = (env::var("ECHOD_TEST_ENGINE"), says("engine")) {
+        let _ = writeln!(whole, "engine = \"{engine}\"");
     }
     let target = "target = \"stderr\"";
     if says("target") {

@@ -27,12 +27,12 @@ use nix::sys::eventfd::EventFd;
 use socket2::SockRef;
 
 use super::alarm::Alarm;
-use super::{Completion, Driver, Sent, TcpInfo, Token};
+use super::{Completion, Driver, Sent, TcpInfo, Token, is_of_one_peer, reset_on_close};
 use crate::buffer::{Buffer, TurnMemory};
 use crate::sys::{self, EpollEvent};
 use crate::tick::Tick;
+use slot::Slot;
 use slot::flag::{QUEUED, READABLE, WRITABLE};
-use slot::{Slot, reset_on_close};
 
 /// Readiness reports taken from the kernel at once: the most connections that wait for one turn's end.
 const EVENTS: usize = 256;
@@ -244,9 +244,12 @@ impl Driver for EpollDriver {
         Ok(())
     }
 
-    fn accept_waiting(&mut self, slot: u16) -> Option<(OwnedFd, SocketAddr)> {
-        let listening = self.listening.get(slot as usize)?.as_ref()?;
-        sys::accept(listening.socket.as_fd()).ok()
+    fn accept_waiting(
+        &mut self,
+        _slot: u16,
+        socket: Option<&Arc<OwnedFd>>,
+    ) -> Option<(OwnedFd, SocketAddr)> {
+        sys::accept(socket?.as_fd()).ok()
     }
 
     fn open(&mut self, token: Token, stream: OwnedFd) -> Result<(), Errno> {
@@ -428,23 +431,6 @@ fn unpack(data: u64) -> Token {
         index: data as u32,
         generation: (data >> 32) as u32,
     }
-}
-
-/// Errors of accept(2) that say something of a peer which is gone already, and nothing of the socket.
-fn is_of_one_peer(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EINTR
-            | Errno::ECONNABORTED
-            | Errno::EPROTO
-            | Errno::ENETDOWN
-            | Errno::ENOPROTOOPT
-            | Errno::EHOSTDOWN
-            | Errno::ENONET
-            | Errno::EHOSTUNREACH
-            | Errno::EOPNOTSUPP
-            | Errno::ENETUNREACH
-    )
 }
 
 /// The slot of a listening socket, as it was given to the kernel.

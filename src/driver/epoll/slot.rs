@@ -1,7 +1,6 @@
 //! What the driver remembers of one connection between two reports of the kernel.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{EPOLLERR, EPOLLHUP};
@@ -165,10 +164,4 @@ impl Slot {
             Err(errno) => Sent::Broken(errno),
         }
     }
-}
-
-/// Makes the close of a connection a reset: what it still holds is thrown away.
-pub(super) fn reset_on_close(stream: &OwnedFd) {
-    // It fails only where the connection is gone already.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
