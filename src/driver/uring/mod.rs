@@ -14,6 +14,7 @@ mod pool;
 mod probe;
 mod ring;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -84,8 +85,10 @@ pub struct UringDriver {
     alarm: Alarm,
     slots: Vec<Slot>,
     listening: Vec<Listening>,
-    /// Connections whose receive is to be armed with the next turn: there was no buffer for them.
+    /// Connections whose receive is to be armed with the next turn.
     parked: Vec<u32>,
+    /// Those of them that get large buffers: one a turn, so that its bytes are sent while the cache has them.
+    bulk: VecDeque<u32>,
     /// Closed connections of which nothing is under way any more.
     gone: Vec<Token>,
     now: Tick,
@@ -117,6 +120,7 @@ impl UringDriver {
             slots: Vec::new(),
             listening: Vec::new(),
             parked: Vec::new(),
+            bulk: VecDeque::new(),
             gone: Vec::new(),
             now: Tick::now(),
             turn_room: u32::MAX,
@@ -242,8 +246,17 @@ impl UringDriver {
         let slot = &mut self.slots[index as usize];
         if slot.stream.is_some() && slot.flags & flag::PARKED == 0 {
             slot.flags |= flag::PARKED;
-            self.parked.push(index);
+            if slot.flags & flag::BULK == 0 {
+                self.parked.push(index);
+            } else {
+                self.bulk.push_back(index);
+            }
         }
+    }
+
+    fn unpark(&mut self, index: u32) {
+        self.slots[index as usize].flags &= !flag::PARKED;
+        self.arm(index);
     }
 
     /// A peer that came in, or why none does.
@@ -421,10 +434,16 @@ impl Driver for UringDriver {
         // A send that is taken whole wakes nobody.
         let hurry = std::mem::take(&mut self.hurry) && self.ring.is_sending();
         while let Some(index) = self.parked.pop() {
-            self.slots[index as usize].flags &= !flag::PARKED;
-            self.arm(index);
+            self.unpark(index);
         }
-        let sleep = !hurry && until > self.now && self.gone.is_empty() && !self.ring.has_news();
+        if let Some(index) = self.bulk.pop_front() {
+            self.unpark(index);
+        }
+        let sleep = !hurry
+            && until > self.now
+            && self.bulk.is_empty()
+            && self.gone.is_empty()
+            && !self.ring.has_news();
         if sleep {
             let told_by = if self.ring.is_sending() {
                 self.now + TOLD_WITHIN

@@ -18,7 +18,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use io_uring::squeue::{self, Flags};
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode, register::Restriction};
-use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK};
+use nix::libc::{
+    self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK,
+};
 
 use super::event::{Accepted, Event, outcome, sent};
 use super::pool::{Group, Page, Pool};
@@ -410,6 +412,9 @@ impl Ring {
                         kind::SMALL => &mut self.small,
                         _ => &mut self.large,
                     };
+                    if result == -libc::ENOBUFS {
+                        pool.grow();
+                    }
                     // An empty receive may have taken a buffer all the same: it goes back as it is.
                     let count = outcome(result).unwrap_or(0);
                     match buffer.map(|number| pool.take(number, count)) {
