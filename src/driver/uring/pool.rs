@@ -3,7 +3,7 @@
 //! The kernel takes them from a page of entries that it shares with us, in order; each comes back with
 //! its bytes, and is home when no buffer of it is held any more. No more blocks stand on the page than were
 //! ever needed, and those that were home last go there first: few blocks that stay in the cache serve
-//! better than many that take turns (streams cost a third less), and the others take no memory at all.
+//! better than many that take turns, and the others are never made.
 //! There are two groups: small ones for messages, of which every connection that says something in a
 //! turn takes one, and large ones for those that have filled a small one. An idle connection has neither.
 
@@ -90,9 +90,9 @@ impl Group {
 /// The blocks of one group.
 #[derive(Debug)]
 pub(super) struct Pool {
-    size: u32,
-    mask: u16,
+    group: Group,
     page: &'static mut Page,
+    /// Those that were ever needed, and where they are.
     blocks: Vec<TurnMemory>,
     addresses: Vec<u64>,
     /// Where the next block goes on the page.
@@ -107,22 +107,18 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// All blocks of a group, the first few on the page.
+    /// The first few blocks of a group, on the page.
     pub(super) fn new(group: Group, page: &'static mut Page) -> Pool {
-        let of_size = |_| TurnMemory::of(group.size() as usize);
-        let mut blocks: Vec<_> = (0..group.count()).map(of_size).collect();
-        let address = |block: &mut TurnMemory| block.address().expose_provenance() as u64;
         let mut pool = Pool {
-            size: group.size(),
-            mask: group.count() - 1,
+            group,
             page,
-            addresses: blocks.iter_mut().map(address).collect(),
-            blocks,
+            blocks: Vec::new(),
+            addresses: Vec::new(),
             tail: 0,
             posted: 0,
             wanted: group.first(),
             out: Vec::new(),
-            home: (0..group.count()).rev().collect(),
+            home: Vec::new(),
         };
         pool.restock();
         pool
@@ -139,7 +135,7 @@ impl Pool {
     /// The kernel found no block where it wanted one.
     #[cold]
     pub(super) fn grow(&mut self) {
-        self.wanted = (self.wanted * 2).min(self.mask + 1);
+        self.wanted = (self.wanted * 2).min(self.group.count());
     }
 
     /// Gives the kernel blocks that are home, as many as are wanted.
@@ -148,26 +144,51 @@ impl Pool {
         if self.out.is_empty() && self.posted >= self.wanted {
             return;
         }
-        let (blocks, home) = (&self.blocks, &mut self.home);
-        self.out.retain(|&number| {
-            let is_home = blocks[number as usize].is_home();
-            if is_home {
-                home.push(number);
+        let mut place = 0;
+        while let Some(&number) = self.out.get(place) {
+            if !self.blocks[number as usize].is_home() {
+                place += 1;
+                continue;
             }
-            !is_home
-        });
+            self.out.swap_remove(place);
+            if self.posted < self.wanted {
+                self.post(number);
+            } else {
+                self.home.push(number);
+            }
+        }
         while self.posted < self.wanted
-            && let Some(number) = self.home.pop()
+            && let Some(number) = self.home.pop().or_else(|| self.make())
         {
-            let entry = &mut self.page.0[(self.tail & self.mask) as usize];
-            entry.address = self.addresses[number as usize];
-            entry.length = self.size;
-            entry.number = number;
-            self.tail = self.tail.wrapping_add(1);
-            self.posted += 1;
+            self.post(number);
         }
         // The entries before the tail that tells of them.
         self.page.0[0].tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Puts a block on the page; the kernel sees it with the tail.
+    #[inline(always)]
+    fn post(&mut self, number: u16) {
+        let entry = &mut self.page.0[(self.tail % self.group.count()) as usize];
+        entry.address = self.addresses[number as usize];
+        entry.length = self.group.size();
+        entry.number = number;
+        self.tail = self.tail.wrapping_add(1);
+        self.posted += 1;
+    }
+
+    /// One more block, unless there are all.
+    #[cold]
+    fn make(&mut self) -> Option<u16> {
+        let number = u16::try_from(self.blocks.len()).ok()?;
+        if number >= self.group.count() {
+            return None;
+        }
+        let mut block = TurnMemory::of(self.group.size() as usize);
+        let address = block.address().expose_provenance() as u64;
+        self.addresses.push(address);
+        self.blocks.push(block);
+        Some(number)
     }
 }
 
@@ -192,7 +213,8 @@ mod tests {
         pool.take(1, 10);
         drop(twin);
         pool.restock();
-        assert_eq!((tail(&pool), pool.page.0[3].number), (4, 1), "used last");
+        assert_eq!((tail(&pool), pool.page.0[3].number), (4, 0));
+        assert_eq!(pool.home, [1], "two are enough");
     }
 
     #[test]

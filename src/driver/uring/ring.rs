@@ -52,7 +52,8 @@ mod kind {
 #[derive(Debug)]
 struct Sending {
     token: Token,
-    bytes: Buffer,
+    /// None: it was told what came of them.
+    bytes: Option<Buffer>,
     /// What the kernel said; it says nothing when it took all.
     refused: Option<i32>,
 }
@@ -120,7 +121,8 @@ impl Disabled {
             small: ManuallyDrop::new(Pool::new(Group::Small, small)),
             large: ManuallyDrop::new(Pool::new(Group::Large, large)),
             queued: ManuallyDrop::new(Vec::new()),
-            answered: VecDeque::new(),
+            answered: Vec::new(),
+            told: 0,
             held: ManuallyDrop::new(Vec::new()),
             batch: Vec::new(),
             at: 0,
@@ -138,8 +140,9 @@ pub(super) struct Ring {
     large: ManuallyDrop<Pool>,
     /// Sends that the kernel has not been told of, or has not answered.
     queued: ManuallyDrop<Vec<Sending>>,
-    /// Those that it has.
-    answered: VecDeque<Sending>,
+    /// Those that it has; those before `told` have been asked for.
+    answered: Vec<Sending>,
+    told: usize,
     /// Sends that wait for the peer, by the place of their connection.
     held: ManuallyDrop<Vec<Option<Buffer>>>,
     /// What came back in this turn; that before `at` has been looked at.
@@ -184,10 +187,10 @@ impl Ring {
             .user_data(kind::SEND_NOW | self.queued.len() as u64);
         self.queued.push(Sending {
             token,
-            bytes,
+            bytes: Some(bytes),
             refused: None,
         });
-        self.push(&entry);
+        self.push_into_room(&entry);
     }
 
     /// Sends when the peer takes some: [`Event::Sent`] says how much.
@@ -262,9 +265,13 @@ impl Ring {
         }
     }
 
-    #[inline(always)]
     fn push(&mut self, entry: &squeue::Entry) {
         self.make_room();
+        self.push_into_room(entry);
+    }
+
+    #[inline(always)]
+    fn push_into_room(&mut self, entry: &squeue::Entry) {
         // SAFETY: what the entry points to is owned by this ring until the operation is home.
         let pushed = unsafe { self.uring.submission().push(entry) };
         debug_assert!(pushed.is_ok(), "there is room");
@@ -297,7 +304,7 @@ impl Ring {
         }
         // It has answered what it was told of: at once, in what came back or by saying nothing.
         if self.uring.submission().is_empty() {
-            self.answered.extend(self.queued.drain(..));
+            self.settle();
         }
     }
 
@@ -331,34 +338,41 @@ impl Ring {
         }
     }
 
+    /// All that is queued has been answered.
+    #[inline(always)]
+    fn settle(&mut self) {
+        if self.told == self.answered.len() {
+            self.answered.clear();
+            self.told = 0;
+            mem::swap(&mut self.answered, &mut *self.queued);
+        } else {
+            self.answered.append(&mut self.queued);
+        }
+    }
+
     /// A send that was taken whole, and how long it was.
     #[inline(always)]
     pub(super) fn next_all_sent(&mut self) -> Option<(Token, u32)> {
-        let Sending {
-            token,
-            bytes,
-            refused: None,
-        } = self.answered.front()?
-        else {
+        let sending = self.answered.get_mut(self.told)?;
+        if sending.refused.is_some() {
             return None;
-        };
-        let whole = (*token, bytes.len());
-        self.answered.pop_front();
-        Some(whole)
+        }
+        self.told += 1;
+        // Its memory is home from here on.
+        let bytes = sending.bytes.take()?;
+        Some((sending.token, bytes.len()))
     }
 
     /// A send from turn memory that was answered.
     pub(super) fn next_sent(&mut self) -> Option<(Token, Sent)> {
-        let Sending {
-            token,
-            bytes,
-            refused,
-        } = self.answered.pop_front()?;
-        let sent = match refused {
+        let sending = self.answered.get_mut(self.told)?;
+        self.told += 1;
+        let bytes = sending.bytes.take()?;
+        let sent = match sending.refused {
             None => Sent::All(bytes.len()),
             Some(result) => sent(bytes, result),
         };
-        Some((token, sent))
+        Some((sending.token, sent))
     }
 
     /// Is there a send from turn memory that the kernel has not answered?
@@ -370,13 +384,13 @@ impl Ring {
     /// Is there something that came back and was not asked for?
     #[inline(always)]
     pub(super) fn has_news(&self) -> bool {
-        self.at < self.batch.len() || !self.answered.is_empty() || !self.accepted.is_empty()
+        self.at < self.batch.len() || self.told < self.answered.len() || !self.accepted.is_empty()
     }
 
     /// Bytes that came into a small buffer and left room in it, with more to come: for which connection.
     #[inline(always)]
     pub(super) fn next_message(&mut self) -> Option<(u32, Buffer)> {
-        if !self.answered.is_empty() {
+        if self.told < self.answered.len() {
             return None;
         }
         let entry = self.batch.get(self.at)?;
