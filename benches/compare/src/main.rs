@@ -14,8 +14,12 @@ use clap::Parser;
 use echod_compare::candidate::Candidate;
 use echod_compare::cpus::{Cpus, stay_on};
 use echod_compare::rounds::{self, Outcome};
+use echod_compare::server::SPARE;
 use echod_compare::workload::{SHORT, SHORT_CROWD, Setting, WORKLOADS, Workload};
 use echod_compare::{descriptors, page, perf, report};
+
+/// Descriptors that a server needs beside those of its connections, and more.
+const RESERVE: u64 = 100;
 
 /// How long a run of `--short` takes.
 const SHORT_TIME: Duration = Duration::from_millis(200);
@@ -82,7 +86,9 @@ fn run(arguments: Arguments) -> Result<bool, Box<dyn Error>> {
         true => WORKLOADS.to_vec(),
         false => arguments.workload.clone(),
     };
-    let needed = workloads.iter().map(|one| one.connections as u64 + 100);
+    let needed = workloads
+        .iter()
+        .map(|one| (one.connections + SPARE) as u64 + RESERVE);
     if let Some(needed) = needed.max().filter(|needed| *needed > most) {
         return Err(format!(
             "{needed} descriptors are needed, and {most} allowed: see `ulimit -Hn`"

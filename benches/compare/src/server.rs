@@ -29,8 +29,10 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long it may take over one byte, before it is asked again.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Connections beside those of a workload: those that find out whether it serves.
-const SPARE: usize = 16;
+/// Connections that a server must have room for beside those of a workload: the ones that find out whether
+/// it serves, and in churn those that the load has closed and the server has not yet. One that came while
+/// all places were still taken would be refused, and rightly.
+pub const SPARE: usize = 1_000;
 
 /// A server did not begin to serve.
 #[derive(Debug, thiserror::Error)]
