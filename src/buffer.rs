@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Most bytes of one receive, and the size of a worker's turn memory.
 pub const TURN_MEMORY: u32 = 512 * 1024;
 
-/// What an io_uring worker has instead of turn memory: 256 blocks of 64 KiB and 32 of 512 KiB, which the kernel
+/// What an io_uring worker has instead of turn memory: 128 blocks of 128 KiB and 32 of 512 KiB, which the kernel
 /// fills by itself, and the rings.
 pub const URING_MEMORY: u64 = 34 * 1024 * 1024;
 

@@ -21,7 +21,7 @@ const PEERS: &[(&str, &str)] = &[
 ];
 
 /// Stands for the port in a command.
-const PORT: &str = "{port}";
+pub const PORT: &str = "{port}";
 
 /// A server that can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,8 @@ impl Candidate {
         Ok(PEERS.iter().map(peer).collect())
     }
 
-    fn command(name: &str, command: Vec<String>) -> Candidate {
+    /// A program and its arguments, in which [`PORT`] stands for the port.
+    pub fn command(name: &str, command: Vec<String>) -> Candidate {
         Candidate {
             name: name.to_owned(),
             program: Program::Command(command),

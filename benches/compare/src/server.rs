@@ -136,9 +136,13 @@ impl Server {
         Ok(kill(self.pid(), Signal::SIGCONT)?)
     }
 
-    /// Tells it to end, and waits until it has.
-    pub fn end(mut self) -> io::Result<()> {
-        self.terminate()
+    /// Waits until it ends by itself, which it has a reason to.
+    pub fn wait_until_it_ends(mut self) -> io::Result<()> {
+        let deadline = Instant::now() + END;
+        while self.child.try_wait()?.is_none() && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// How it ended, if it has although nobody told it to.
@@ -194,7 +198,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Whoever wanted to know how it went has asked `end`.
+        // It is out of the way then, or the kernel has refused to end it.
         drop(self.terminate());
     }
 }

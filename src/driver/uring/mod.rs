@@ -4,8 +4,9 @@
 //! as messages come; one that has filled such a buffer is received from by one operation at a time, into
 //! large buffers. Either way an operation brings no more than the connection has room for, and it is never
 //! called back for a room that shrinks: whatever it may still bring fits, since the room shrinks by what
-//! it brought. Sends from turn memory are tried once, all of a turn in one call, and the kernel answers
-//! those alone that it did not take whole; sends from kept memory wait in the kernel for the peer.
+//! it brought. Messages are sent from turn memory once, all of a turn in one call, and the kernel answers
+//! those alone that it did not take whole. What came in a large buffer is sent by a call of its own, while
+//! the cache has it. Sends from kept memory wait in the kernel for the peer.
 //!
 //! Needs a kernel that bounds a multishot receive, Linux 6.16 (see [`probe`]). [`ring`] has the queues.
 
@@ -373,12 +374,14 @@ impl Driver for UringDriver {
         else {
             return Some(Sent::Broken(Errno::EBADF));
         };
-        *flags |= flag::SENDING;
         if bytes.is_kept() {
             self.ring.send(token.index, stream.as_fd(), bytes);
-        } else {
+        } else if bytes.len() < Group::Small.size() {
             self.ring.send_now(token, stream.as_fd(), bytes);
+        } else {
+            return Some(send_at_once(stream, bytes));
         }
+        *flags |= flag::SENDING;
         None
     }
 
@@ -496,5 +499,16 @@ impl Driver for UringDriver {
         }
         let token = self.gone.pop()?;
         Some(Completion::Gone { token })
+    }
+}
+
+/// Sends what the kernel takes, send(2).
+#[cold]
+fn send_at_once(stream: &OwnedFd, bytes: Buffer) -> Sent {
+    match sys::send(stream.as_fd(), bytes.bytes()) {
+        // The kernel takes no more than it was given, and that was counted in a u32.
+        Ok(count) => Sent::of(bytes, u32::try_from(count).unwrap_or(0)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Sent::of(bytes, 0),
+        Err(errno) => Sent::Broken(errno),
     }
 }

@@ -64,24 +64,25 @@ impl Group {
     /// Bytes of a block.
     pub(super) const fn size(self) -> u32 {
         match self {
-            Group::Small => 64 * 1024,
+            // So large that its memory comes from the kernel, page by page, as it is written to.
+            Group::Small => 128 * 1024,
             Group::Large => TURN_MEMORY,
         }
     }
 
-    /// Blocks that stand on the page at first, a power of two: of the large ones one that is received into
-    /// while the other is sent from.
+    /// Blocks that stand on the page at first, a power of two. One large one is received into and sent from,
+    /// again and again.
     const fn first(self) -> u16 {
         match self {
             Group::Small => 16,
-            Group::Large => 2,
+            Group::Large => 1,
         }
     }
 
     /// Blocks, a power of two.
     pub(super) const fn count(self) -> u16 {
         match self {
-            Group::Small => 256,
+            Group::Small => 128,
             Group::Large => 32,
         }
     }
@@ -203,24 +204,24 @@ mod tests {
     #[test]
     fn a_block_goes_back_to_the_kernel_when_its_last_buffer_is_gone() {
         let mut pool = Pool::new(Group::Large, Page::new());
-        assert_eq!((tail(&pool), pool.page.0[0].number), (2, 0));
+        assert_eq!((tail(&pool), pool.page.0[0].number), (1, 0));
         let buffer = pool.take(0, 10);
         let twin = buffer.clone();
         drop(buffer);
         pool.restock();
         assert_eq!(twin.len(), 10);
-        assert_eq!((tail(&pool), pool.page.0[2].number), (3, 2), "another one");
+        assert_eq!((tail(&pool), pool.page.0[1].number), (2, 1), "another one");
         pool.take(1, 10);
         drop(twin);
         pool.restock();
-        assert_eq!((tail(&pool), pool.page.0[3].number), (4, 0));
-        assert_eq!(pool.home, [1], "two are enough");
+        assert_eq!((tail(&pool), pool.page.0[2].number), (3, 0));
+        assert_eq!(pool.home, [1], "one is enough");
     }
 
     #[test]
     fn there_are_as_many_as_were_needed_and_never_more_than_there_are() {
         let mut pool = Pool::new(Group::Large, Page::new());
-        for wanted in [4, 8, 16, 32, 32] {
+        for wanted in [2, 4, 8, 16, 32, 32] {
             pool.grow();
             pool.restock();
             assert_eq!((tail(&pool), pool.posted), (wanted, wanted));

@@ -1,8 +1,9 @@
 //! Does a message cost more instructions than it did? Counts them and compares them with the record.
 //!
-//! callgrind counts every user-space instruction of the daemon, on any machine and undisturbed by what else
-//! runs there. Start and end are in its count as well: the daemon is run twice, with few rounds and with many,
-//! and the difference is the messages'. A round is one message on each connection; the next begins when all
+//! callgrind counts every user-space instruction of a worker, on any machine and undisturbed by what else
+//! runs there. It is a worker alone, echod's example `one_worker`: valgrind holds its one lock while a thread
+//! waits in io_uring_enter(2), and the daemon has other threads. Start and end are in its count as well: it is
+//! run twice, with few rounds and with many, and the difference is the messages'. A round is one message on each connection; the next begins when all
 //! are back. How many of them the daemon finds at one look would depend on when it looks, and the count with
 //! it; so it is held while a round is sent, and finds all.
 
@@ -11,12 +12,12 @@ use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use echod_compare::candidate::{Candidate, Program};
+use echod_compare::candidate::{Candidate, PORT};
 use echod_compare::pattern::Pattern;
 use echod_compare::server::{self, Server};
 use tempfile::NamedTempFile;
@@ -44,13 +45,13 @@ const CALLGRIND: &[&str] = &[
     "--vgdb=no",
 ];
 
-/// Counts echod's instructions a message and compares them with the record
+/// Counts a worker's instructions a message and compares them with the record
 #[derive(Debug, Parser)]
 #[command(name = "gate")]
 struct Arguments {
-    /// The daemon
-    #[arg(long, value_name = "PATH", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/echod"))]
-    echod: PathBuf,
+    /// The example `one_worker` of echod
+    #[arg(long, value_name = "PATH", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/examples/one_worker"))]
+    worker: PathBuf,
     /// What was counted before
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml"))]
     record: PathBuf,
@@ -71,14 +72,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let record: BTreeMap<String, f64> = toml::from_str(&fs::read_to_string(&arguments.record)?)?;
     let mut all_right = true;
-    for candidate in Candidate::engines(&arguments.echod) {
-        let Program::Echod { engine, .. } = candidate.program else {
-            continue;
-        };
-        let recorded = record.get(engine).ok_or("the record has no such engine")?;
-        match a_message(&candidate) {
+    for (engine, recorded) in &record {
+        match a_message(&arguments.worker, engine) {
             Ok(counted) => all_right &= judge(engine, counted, *recorded),
-            Err(Trouble::Unable(why)) if candidate.is_optional => println!("skip {engine}: {why}"),
+            // Every kernel has the other one.
+            Err(Trouble::Unable(why)) if engine == "io_uring" => println!("skip {engine}: {why}"),
             Err(trouble) => {
                 all_right = false;
                 println!("FAIL {engine}: {trouble}");
@@ -117,21 +115,29 @@ enum Trouble {
 }
 
 /// Instructions a message: those of the many rounds less those of the few.
-fn a_message(candidate: &Candidate) -> Result<f64, Trouble> {
-    let (few, many) = (counted(candidate, FEW)?, counted(candidate, MANY)?);
+fn a_message(worker: &Path, engine: &str) -> Result<f64, Trouble> {
+    let (few, many) = (
+        counted(worker, engine, FEW)?,
+        counted(worker, engine, MANY)?,
+    );
     let messages = f64::from(MANY - FEW) * CONNECTIONS as f64;
     Ok((many - few) / messages)
 }
 
-/// Instructions of the daemon's whole life, with so many rounds in it.
-fn counted(candidate: &Candidate, rounds: u32) -> Result<f64, Trouble> {
-    // Apart from what the daemon says.
+/// Instructions of a worker's whole life, with so many rounds in it. It ends when it has answered them: what
+/// it was asked at its start is less than a message.
+fn counted(worker: &Path, engine: &str, rounds: u32) -> Result<f64, Trouble> {
+    // Apart from what the worker says.
     let log = NamedTempFile::new()?;
     let to_log = format!("--log-file={}", log.path().display());
     let wrapper = [CALLGRIND, &[to_log.as_str()]].concat();
-    let server = Server::start_under(&wrapper, candidate, None, CONNECTIONS)?;
+    let bytes = rounds as usize * CONNECTIONS * MESSAGE;
+    let words = [engine, PORT, &bytes.to_string()].map(str::to_owned);
+    let command = [vec![worker.display().to_string()], words.to_vec()].concat();
+    let candidate = Candidate::command(engine, command);
+    let server = Server::start_under(&wrapper, &candidate, None, CONNECTIONS)?;
     talk(&server, rounds)?;
-    server.end()?;
+    server.wait_until_it_ends()?;
     let said = fs::read_to_string(log.path())?;
     let count = said
         .lines()
