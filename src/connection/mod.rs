@@ -238,7 +238,8 @@ impl Connection {
     /// A send of `count` bytes was taken whole.
     #[inline(always)]
     pub fn handle_all_sent(&mut self, count: u32, turn: &Turn<'_>) {
-        if count == self.outbox.owed() && self.is_easy(turn.limits) {
+        // One that was behind is behind no longer, which has to be noted.
+        if count == self.outbox.owed() && self.is_easy(turn.limits) && !self.is_behind() {
             self.sent += u64::from(count);
             return self.outbox.settle();
         }

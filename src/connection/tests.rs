@@ -281,3 +281,15 @@ fn an_answer_on_its_way_leaves_the_deadlines_as_they_are() {
     peer.takes(1);
     assert_eq!((peer.deadline(), peer.connection.owed()), (Tick(1000), 0));
 }
+
+#[test]
+fn who_is_behind_no_longer_is_known_to_be_even_if_a_reload_made_the_rooms_alike() {
+    let mut peer = Peer::new(limits());
+    peer.takes = 500;
+    peer.says(&[7; 1000]);
+    peer.limits.buffer = peer.room;
+    peer.limits.idle = Some(Duration::from_secs(1));
+    assert_eq!(peer.deadline(), Tick::NEVER, "it is behind");
+    peer.takes(500);
+    assert_eq!((peer.connection.owed(), peer.deadline()), (0, Tick(1000)));
+}

@@ -91,7 +91,8 @@ impl Connection {
 
     /// Is the peer owed something that it did not take at once? An answer that is on its way, of which the
     /// driver has not told yet, is no such thing: it must not keep a deadline from being set.
-    fn is_behind(&self) -> bool {
+    #[inline(always)]
+    pub(super) fn is_behind(&self) -> bool {
         self.ask != Tick::NEVER
     }
 

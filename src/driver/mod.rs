@@ -15,13 +15,14 @@ pub mod sim;
 pub mod uring;
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::SockRef;
 
 use crate::buffer::Buffer;
+use crate::sys;
 pub use crate::sys::TcpInfo;
 use crate::tick::Tick;
 
@@ -195,6 +196,17 @@ pub trait Driver {
 
     /// The next completion of this turn.
     fn next(&mut self) -> Option<Completion<Self::Stream>>;
+}
+
+/// The next peer in the queue of a socket, whoever before it is gone already; `None` if there is none.
+fn accept_next(socket: &OwnedFd) -> Option<(OwnedFd, SocketAddr)> {
+    loop {
+        match sys::accept(socket.as_fd()) {
+            Ok(accepted) => return Some(accepted),
+            Err(errno) if is_of_one_peer(errno) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Errors of accept(2) that say something of a peer which is gone already, and nothing of the socket.

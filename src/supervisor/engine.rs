@@ -4,6 +4,8 @@
 //! workers will meet. Epoll is always there; io_uring is tried, and only where the configuration names it.
 
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -12,6 +14,10 @@ use crate::config::{Config, Engine, worker_count};
 use crate::driver::uring::{Disabled, UringDriver, probe};
 use crate::lockdown;
 use crate::logging::{Event, kind};
+
+/// The longest wait for locked memory, and how often it is asked for meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_millis(10);
 
 /// A ring for each worker.
 pub type Rings = Vec<Disabled>;
@@ -77,9 +83,24 @@ fn choose_by<R>(
 /// Makes the rings, if io_uring does here what it should, and shuts the door behind them. If not: why.
 fn rings(workers: u16, max_connections: u32) -> Result<Rings, String> {
     probe().map_err(|error| error.to_string())?;
-    let rings = UringDriver::rings(workers, max_connections).map_err(|error| no_ring(&error))?;
+    let rings = rings_patiently(workers, max_connections).map_err(|error| no_ring(&error))?;
     lockdown::deny_new_rings().map_err(|error| error.to_string())?;
     Ok(rings)
+}
+
+/// Makes them, and waits a moment for locked memory: the kernel gives back that of a process which used
+/// io_uring some 100 ms after its death, so a restart may come too early.
+fn rings_patiently(workers: u16, max_connections: u32) -> io::Result<Rings> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match UringDriver::rings(workers, max_connections) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && waited < PATIENCE => {
+                thread::sleep(STEP);
+                waited += STEP;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Why a ring cannot be made where one could be.

@@ -101,6 +101,8 @@ impl Workers {
                 .name(format!("worker-{index}"))
                 .spawn(run)?;
         }
+        // So that the threads alone hold it: who waits for one that is gone hears so.
+        drop(started);
         for _ in 0..workers {
             reports
                 .recv()

@@ -27,7 +27,9 @@ use nix::sys::eventfd::EventFd;
 use socket2::SockRef;
 
 use super::alarm::Alarm;
-use super::{Completion, Driver, Sent, TcpInfo, Token, is_of_one_peer, reset_on_close};
+use super::{
+    Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+};
 use crate::buffer::{Buffer, TurnMemory};
 use crate::sys::{self, EpollEvent};
 use crate::tick::Tick;
@@ -249,7 +251,7 @@ impl Driver for EpollDriver {
         _slot: u16,
         socket: Option<&Arc<OwnedFd>>,
     ) -> Option<(OwnedFd, SocketAddr)> {
-        sys::accept(socket?.as_fd()).ok()
+        accept_next(socket?)
     }
 
     fn open(&mut self, token: Token, stream: OwnedFd) -> Result<(), Errno> {

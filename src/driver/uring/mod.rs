@@ -6,7 +6,8 @@
 //! called back for a room that shrinks: whatever it may still bring fits, since the room shrinks by what
 //! it brought. Messages are sent from turn memory once, all of a turn in one call, and the kernel answers
 //! those alone that it did not take whole. What came in a large buffer is sent by a call of its own, while
-//! the cache has it. Sends from kept memory wait in the kernel for the peer.
+//! the cache has it, and so is what came before a receive that is to be armed anew: its room is known only
+//! then. Sends from kept memory wait in the kernel for the peer.
 //!
 //! Needs a kernel that bounds a multishot receive, Linux 6.16 (see [`probe`]). [`ring`] has the queues.
 
@@ -27,7 +28,9 @@ use nix::sys::eventfd::EventFd;
 use socket2::SockRef;
 
 use super::alarm::Alarm;
-use super::{Completion, Driver, Sent, TcpInfo, Token, is_of_one_peer, reset_on_close};
+use super::{
+    Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+};
 use crate::buffer::Buffer;
 use crate::sys;
 use crate::tick::Tick;
@@ -334,7 +337,7 @@ impl Driver for UringDriver {
                 return Some((stream, peer));
             }
         }
-        sys::accept(socket?.as_fd()).ok()
+        accept_next(socket?)
     }
 
     fn open(&mut self, token: Token, stream: OwnedFd) -> Result<(), Errno> {
@@ -376,7 +379,7 @@ impl Driver for UringDriver {
         };
         if bytes.is_kept() {
             self.ring.send(token.index, stream.as_fd(), bytes);
-        } else if bytes.len() < Group::Small.size() {
+        } else if *flags & flag::ARMED != 0 && bytes.len() < Group::Small.size() {
             self.ring.send_now(token, stream.as_fd(), bytes);
         } else {
             return Some(send_at_once(stream, bytes));

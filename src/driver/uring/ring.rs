@@ -302,8 +302,12 @@ impl Ring {
                 self.sort(place);
             }
         }
-        // It has answered what it was told of: at once, in what came back or by saying nothing.
-        if self.uring.submission().is_empty() {
+        // It has answered what it was told of: at once, in what came back or by saying nothing; but not
+        // while some of what came back waits in the kernel for a place.
+        let queue = self.uring.submission();
+        let is_answered = queue.is_empty() && !queue.cq_overflow();
+        drop(queue);
+        if is_answered {
             self.settle();
         }
     }
