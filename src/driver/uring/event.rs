@@ -7,6 +7,20 @@ use nix::errno::Errno;
 use crate::buffer::Buffer;
 use crate::driver::Sent;
 
+/// What an operation was for; the rest of its data is the place in a table.
+pub(super) mod kind {
+    /// A receive, by the group of its buffer.
+    pub(in crate::driver::uring) const SMALL: u64 = 0;
+    pub(in crate::driver::uring) const LARGE: u64 = 7 << 32;
+    pub(in crate::driver::uring) const SEND_NOW: u64 = 1 << 32;
+    pub(in crate::driver::uring) const SEND: u64 = 2 << 32;
+    pub(in crate::driver::uring) const ACCEPT: u64 = 3 << 32;
+    pub(in crate::driver::uring) const BELL: u64 = 4 << 32;
+    pub(in crate::driver::uring) const ALARM: u64 = 5 << 32;
+    pub(in crate::driver::uring) const CANCEL: u64 = 6 << 32;
+    pub(in crate::driver::uring) const MASK: u64 = 7 << 32;
+}
+
 /// What came back.
 #[derive(Debug)]
 pub(super) enum Event {

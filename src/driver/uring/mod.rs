@@ -15,6 +15,7 @@ mod event;
 mod pool;
 mod probe;
 mod ring;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,39 +40,13 @@ use pool::Group;
 pub use probe::{Error, probe};
 pub use ring::Disabled;
 use ring::Ring;
-
-/// What the driver knows of a connection.
-mod flag {
-    /// A receive is under way.
-    pub(super) const ARMED: u8 = 1;
-    /// A send is under way.
-    pub(super) const SENDING: u8 = 2;
-    /// Its last receive filled a small buffer: it gets large ones.
-    pub(super) const BULK: u8 = 4;
-    /// The peer's FIN, or an error, has come: nothing is received any more.
-    pub(super) const ENDED: u8 = 8;
-    /// It is closed as soon as nothing of it is under way.
-    pub(super) const CLOSING: u8 = 16;
-    /// It stands among those whose receive is to be armed.
-    pub(super) const PARKED: u8 = 32;
-}
+use slot::{Slot, flag, send_at_once};
 
 /// A receive of less than this is a message: a connection that got large buffers gets small ones again.
 const MESSAGE: u32 = 16 * 1024;
 
 /// How long a send that was taken whole may go untold when nobody asks and nothing else happens.
 const TOLD_WITHIN: Duration = Duration::from_millis(20);
-
-/// One connection, as far as the driver is concerned.
-#[derive(Debug, Default)]
-struct Slot {
-    /// None: closed.
-    stream: Option<OwnedFd>,
-    generation: u32,
-    /// Most bytes that may be received; 0: it is not receiving.
-    room: u32,
-    flags: u8,
-}
 
 /// A listening socket.
 #[derive(Debug, Default)]
@@ -502,16 +477,5 @@ impl Driver for UringDriver {
         }
         let token = self.gone.pop()?;
         Some(Completion::Gone { token })
-    }
-}
-
-/// Sends what the kernel takes, send(2).
-#[cold]
-fn send_at_once(stream: &OwnedFd, bytes: Buffer) -> Sent {
-    match sys::send(stream.as_fd(), bytes.bytes()) {
-        // The kernel takes no more than it was given, and that was counted in a u32.
-        Ok(count) => Sent::of(bytes, u32::try_from(count).unwrap_or(0)),
-        Err(Errno::EAGAIN | Errno::EINTR) => Sent::of(bytes, 0),
-        Err(errno) => Sent::Broken(errno),
     }
 }

@@ -22,7 +22,7 @@ use nix::libc::{
     self, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK,
 };
 
-use super::event::{Accepted, Event, outcome, sent};
+use super::event::{Accepted, Event, kind, outcome, sent};
 use super::pool::{Group, Page, Pool};
 use crate::buffer::Buffer;
 use crate::driver::{Sent, Token};
@@ -33,20 +33,6 @@ const SUBMISSIONS: u32 = 1024;
 
 /// Most places for what comes back: the kernel's own bound. What finds no place waits in the kernel.
 const COMPLETIONS_MAX: u32 = 1 << 16;
-
-/// What an operation was for; the rest of its data is the place in a table.
-mod kind {
-    /// A receive, by the group of its buffer.
-    pub(super) const SMALL: u64 = 0;
-    pub(super) const LARGE: u64 = 7 << 32;
-    pub(super) const SEND_NOW: u64 = 1 << 32;
-    pub(super) const SEND: u64 = 2 << 32;
-    pub(super) const ACCEPT: u64 = 3 << 32;
-    pub(super) const BELL: u64 = 4 << 32;
-    pub(super) const ALARM: u64 = 5 << 32;
-    pub(super) const CANCEL: u64 = 6 << 32;
-    pub(super) const MASK: u64 = 7 << 32;
-}
 
 /// Bytes on their way, from turn memory.
 #[derive(Debug)]
