@@ -67,6 +67,8 @@ def reload_with_the_file_gone(box):
     box.systemctl("start", "echod.socket")
     with box.load("hold", 20) as held:
         held.told()
+        # Connected is not served: the service may yet be on its way to the file.
+        all_served(held.ask(), 20)
         pid = box.main_pid()
         box.out("mv", CONFIG, CONFIG + ".away")
         expect(reload(box).returncode != 0, "systemctl reload succeeds")
