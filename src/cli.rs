@@ -144,7 +144,7 @@ fn distinct(addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Exit> {
     for (index, address) in addresses.iter().enumerate() {
         let taken = addresses[..index]
             .iter()
-            .find(|other| config::overlap(*address, **other));
+            .find(|other| config::overlap((*address, false), (**other, false)));
         if let Some(other) = taken {
             return Err(Exit {
                 status: EXIT_USAGE,

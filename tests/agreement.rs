@@ -7,8 +7,26 @@ use echod::config::{self, Config, Origin};
 
 const SHIPPED: &str = include_str!("../config/echod.toml");
 
-/// The alternative spelling that is shown beside the default, and cannot hold together with it.
-const ALTERNATIVE: &str = "#keepalive = {";
+/// The alternative spellings that are shown beside the default, and cannot hold together with it: the
+/// key's table, the table's name in the file, and how its line begins.
+const ALTERNATIVES: [(&str, &str, &str); 2] = [
+    (
+        "listener.tcp.keepalive.",
+        "[listener.tcp]",
+        "#keepalive = {",
+    ),
+    (
+        "listener.rate.connections.",
+        "[listener.rate]",
+        "#connections = {",
+    ),
+];
+
+fn is_alternative(line: &str) -> bool {
+    ALTERNATIVES
+        .iter()
+        .any(|(_, _, begin)| line.starts_with(begin))
+}
 
 fn parse(text: &str) -> Config {
     let config = Config::parse(text, Path::new("echod.toml"));
@@ -22,7 +40,7 @@ fn parse(text: &str) -> Config {
 /// The shipped file with every commented key in force.
 fn uncommented() -> String {
     let line = |line: &str| match line.strip_prefix('#') {
-        Some(key) if !key.starts_with(' ') && !line.starts_with(ALTERNATIVE) => key.to_string(),
+        Some(key) if !key.starts_with(' ') && !is_alternative(line) => key.to_string(),
         _ => line.to_string(),
     };
     SHIPPED.lines().map(|l| line(l) + "\n").collect()
@@ -55,29 +73,39 @@ fn every_key_is_in_the_shipped_file() {
         }
     }
     for key in config::keys() {
-        let inner = key.strip_prefix("listener.tcp.keepalive.");
-        let there = match inner {
-            Some(inner) => SHIPPED
-                .lines()
-                .any(|line| line.starts_with(ALTERNATIVE) && line.contains(inner)),
-            None => found.contains(&key),
+        let inline = |line: &str, begin: &str, inner: &str| {
+            line.starts_with(begin) && line.contains(&format!("{inner} = "))
         };
+        let alternative = ALTERNATIVES.iter().find_map(|(table, _, begin)| {
+            let inner = key.strip_prefix(table)?;
+            Some(SHIPPED.lines().any(|line| inline(line, begin, inner)))
+        });
+        let prefix = key.strip_prefix("listener.source_prefix.").map(|inner| {
+            SHIPPED
+                .lines()
+                .any(|line| inline(line, "#source_prefix = {", inner))
+        });
+        let there = alternative.or(prefix).unwrap_or(found.contains(&key));
         assert!(there, "{key} is not in config/echod.toml");
     }
 }
 
 #[test]
-fn the_alternative_that_the_shipped_file_shows_is_valid() {
-    let line = SHIPPED
-        .lines()
-        .find(|l| l.starts_with(ALTERNATIVE))
-        .unwrap();
-    let text = format!("[[listener]]\n[listener.tcp]\n{}\n", &line[1..]);
-    let keepalive = parse(&text).listeners[0].tcp.keepalive;
-    // What keepalive = {} leaves out is what is shown.
-    let bare = parse("[[listener]]\n[listener.tcp]\nkeepalive = {}\n");
-    assert_eq!(keepalive, bare.listeners[0].tcp.keepalive);
-    assert!(keepalive.is_some());
+fn the_alternatives_that_the_shipped_file_shows_are_valid_and_their_own_defaults() {
+    for (_, heading, begin) in ALTERNATIVES {
+        let line = SHIPPED
+            .lines()
+            .find(|line| line.starts_with(begin))
+            .unwrap();
+        let (key, _) = line[1..].split_once(" = ").unwrap();
+        let listener = |line: &str| {
+            let mut config = parse(&format!("[[listener]]\n{heading}\n{line}\n"));
+            config.listeners.remove(0)
+        };
+        // What an empty table leaves out is what is shown.
+        assert_eq!(listener(&line[1..]), listener(&format!("{key} = {{}}")));
+        assert_ne!(listener(&line[1..]), Config::defaults().listeners[0]);
+    }
 }
 
 #[test]

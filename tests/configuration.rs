@@ -46,6 +46,48 @@ fn each_bound_holds_at_itself_and_not_one_past_it() {
         ("listener.max_connections", "1000000", "1000001"),
         ("listener.max_bytes", "'2B'", "'1B'"),
         ("listener.max_bytes", "'1EiB'", "'1152921504606846977B'"),
+        ("pressure.above", "'1%'", "'0%'"),
+        ("pressure.above", "'100%'", "'101%'"),
+        ("pressure.max_connections_per_source", "'1%'", "'0%'"),
+        ("pressure.max_connections_per_source", "'100%'", "'101%'"),
+        ("pressure.idle", "'1ms'", "'0s'"),
+        ("pressure.stall", "'1ms'", "'0s'"),
+        ("pressure.progress", "'1B/min'", "'0B/min'"),
+        ("pressure.progress", "'1PiB/s'", "'1125899906842625B/s'"),
+        ("listener.max_connections_per_source", "1", "0"),
+        ("listener.max_connections_per_source", "1000000", "1000001"),
+        ("listener.max_connections_per_worker", "1", "0"),
+        ("listener.max_connections_per_worker", "1000000", "1000001"),
+        ("listener.source_prefix.ipv4", "1", "0"),
+        ("listener.source_prefix.ipv4", "32", "33"),
+        ("listener.source_prefix.ipv6", "1", "0"),
+        ("listener.source_prefix.ipv6", "128", "129"),
+        ("listener.rate.connections", "'1/min'", "'0/min'"),
+        ("listener.rate.connections", "'1000000/s'", "'1000001/s'"),
+        ("listener.rate.connections.burst", "1", "0"),
+        ("listener.rate.connections.burst", "1000000", "1000001"),
+        ("listener.rate.bytes", "'1B/s'", "'0B/s'"),
+        ("listener.rate.bytes", "'1PiB/s'", "'1125899906842625B/s'"),
+        ("listener.rate.total_bytes", "'1B/s'", "'0B/s'"),
+        (
+            "listener.rate.total_bytes",
+            "'1PiB/s'",
+            "'1125899906842625B/s'",
+        ),
+        ("listener.tcp.notsent_lowat", "'1B'", "'0B'"),
+        ("listener.tcp.notsent_lowat", "'1GiB'", "'1073741825B'"),
+        ("listener.tcp.receive_buffer", "'4KiB'", "'4095B'"),
+        ("listener.tcp.receive_buffer", "'512MiB'", "'536870913B'"),
+        ("listener.tcp.send_buffer", "'4KiB'", "'4095B'"),
+        ("listener.tcp.send_buffer", "'512MiB'", "'536870913B'"),
+        ("listener.tcp.defer_accept", "'1s'", "'999ms'"),
+        ("listener.tcp.defer_accept", "'120s'", "'121s'"),
+        ("listener.tcp.fast_open", "1", "0"),
+        ("listener.tcp.fast_open", "65535", "65536"),
+        ("listener.tcp.dscp", "0", "-1"),
+        ("listener.tcp.dscp", "63", "64"),
+        ("listener.tcp.max_segment", "88", "87"),
+        ("listener.tcp.max_segment", "32767", "32768"),
         ("listener.tcp.user_timeout", "'1ms'", "'0ms'"),
         ("listener.tcp.user_timeout", "'24d'", "'24d 1ms'"),
         ("listener.tcp.keepalive.idle", "'1s'", "'999ms'"),
@@ -86,6 +128,20 @@ fn there_may_be_as_many_listeners_and_addresses_as_the_bound_and_no_more() {
     assert!(parsed(&listeners(65).collect::<String>()).is_err());
     assert!(parsed(&saying("listener.address", &format!("[{}]", addresses(64)))).is_ok());
     assert!(parsed(&saying("listener.address", &format!("[{}]", addresses(65)))).is_err());
+}
+
+#[test]
+fn there_may_be_as_many_prefixes_as_the_bound_and_no_more() {
+    let prefixes = |n: u32| {
+        let all = (0..n).map(|n| format!("'10.{}.{}.{}',", n >> 16, n >> 8 & 255, n & 255));
+        saying(
+            "listener.access.deny",
+            &format!("[{}]", all.collect::<String>()),
+        )
+    };
+    assert!(parsed(&prefixes(50_000)).is_ok());
+    let error = parsed(&prefixes(50_001)).unwrap_err().to_string();
+    assert!(error.contains("more than 50000 prefixes"), "{error}");
 }
 
 #[test]
@@ -143,6 +199,37 @@ fn mutated() -> impl Strategy<Value = String> {
     })
 }
 
+/// The bounds of a listener, and who may come.
+fn beyond() -> impl Strategy<Value = String> {
+    let rate = (1..1u64 << 50, proptest::sample::select(vec!["s", "min"]));
+    let service = proptest::sample::select(vec!["echo", "discard", "chargen", "time", "whoami"]);
+    (service, 1..1_000_001u32, 1..33u8, 1..129u8, rate, any::<[u8; 4]>(), any::<bool>()).prop_map(
+        |(service, count, ipv4, ipv6, (bytes, per), net, flag)| {
+            let [a, b, c, _] = net;
+            let refusal = if flag { "say" } else { "reset" };
+            format!(
+                "service = \"{service}\"\nmax_connections_per_source = {count}\nmax_connections_per_worker = {count}\n\
+                 source_prefix = {{ ipv4 = {ipv4}, ipv6 = {ipv6} }}\nrefusal = \"{refusal}\"\n\
+                 access = {{ allow = [\"{a}.{b}.{c}.0/24\"], deny = [\"{a}.{b}.0.0/16\", \"8000::/{ipv6}\"], reapply = {flag} }}\n\
+                 rate = {{ connections = {{ rate = \"{count}/{per}\" }}, bytes = \"{bytes}B/{per}\", total_bytes = \"{bytes}/s\" }}\n"
+            )
+        },
+    )
+}
+
+/// Options of sockets, within `tcp = { .. }`.
+fn kernel() -> impl Strategy<Value = String> {
+    let name = "[a-z][a-z0-9_]{0,14}";
+    (4096..1u64 << 29, 0..64u8, 88..32_768u16, name, any::<[bool; 4]>()).prop_map(
+        |(bytes, dscp, segment, name, [a, b, c, d])| {
+            format!(
+                "notsent_lowat = \"{bytes}\", receive_buffer = \"{bytes}\", send_buffer = \"kernel\", congestion = \"{name}\", \
+                 dscp = {dscp}, interface = \"{name}\", max_segment = {segment}, freebind = {a}, v6only = {b}, reuse_port = {c}, multipath = {d}"
+            )
+        },
+    )
+}
+
 /// Valid files that say much.
 fn valid() -> impl Strategy<Value = String> {
     let time = |most: u64| {
@@ -160,7 +247,7 @@ fn valid() -> impl Strategy<Value = String> {
         time(1 << 30),
         1..128u32,
         any::<[u16; 8]>(),
-        any::<[u8; 4]>(),
+        (any::<[u8; 4]>(), beyond(), kernel()),
     );
     let log = (
         proptest::sample::select(vec!["syslog", "journal", "stderr"]),
@@ -177,7 +264,7 @@ fn valid() -> impl Strategy<Value = String> {
                 "workers = {workers}\nengine = \"{engine}\"\nmax_connections = {connections}\nbuffer_memory = \"{memory}\"\n[log]\ntarget = \"{target}\"\nlevel = \"{level}\"\n\
                  facility = \"{facility}\"\nrecords = \"{records}\"\nrecord_rate = \"{rate}/{per}\"\nempty = {empty}\n"
             );
-            for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, v4)) in listeners.into_iter().enumerate() {
+            for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, (v4, beyond, kernel))) in listeners.into_iter().enumerate() {
                 let port = 2 * index + 1;
                 let v6 = std::net::SocketAddr::from((v6, u16::try_from(port).unwrap()));
                 let v4 = std::net::SocketAddr::from(([10, v4[1], v4[2], v4[3]], u16::try_from(port + 1).unwrap()));
@@ -185,8 +272,8 @@ fn valid() -> impl Strategy<Value = String> {
                 let list = if v6 == v4 { format!("[\"{v4}\"]") } else { format!("[\"{v4}\", \"{v6}\"]") };
                 text += &format!(
                     "[[listener]]\nname = \"l{index}\"\naddress = {list}\nbacklog = {backlog}\nbuffer = \"{buffer}\"\nmax_bytes = \"{bytes}\"\n\
-                     tcp = {{ nodelay = {nodelay}, user_timeout = {short}, keepalive = {{ count = {count} }} }}\n\
-                     timeout = {{ idle = {long}, stall = {short} }}\n"
+                     tcp = {{ nodelay = {nodelay}, user_timeout = {short}, keepalive = {{ count = {count} }}, {kernel} }}\n\
+                     timeout = {{ idle = {long}, stall = {short} }}\n{beyond}"
                 );
             }
             text

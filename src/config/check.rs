@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Group, User, geteuid};
 
 use super::error::Error;
-use super::print::print_memory;
+use super::memory::print_memory;
 use super::{Config, Objection, Origin, escape, per_socket, print, shipped};
 
 /// Descriptors that are neither a connection's nor a worker's nor a configured address's: log,

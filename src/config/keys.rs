@@ -4,7 +4,7 @@
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value};
 
-use super::schema;
+use super::{rate, schema};
 
 /// Longest unknown key that is compared: no known one is near to a longer.
 const COMPARED_MAX: usize = 64;
@@ -12,25 +12,37 @@ const COMPARED_MAX: usize = 64;
 /// Least likeness, by Jaro and Winkler, at which a known key is offered.
 const LIKENESS_MIN: f64 = 0.8;
 
+/// Tables that are written in one line, as the value of a key.
+const INLINE: [&str; 3] = [
+    "listener.tcp.keepalive",
+    "listener.source_prefix",
+    "listener.rate.connections",
+];
+
 /// Every table: what is written in front of its keys, and its keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 6] {
+fn tables() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("", fields::<schema::File>()),
         ("log.", fields::<schema::Log>()),
+        ("pressure.", fields::<schema::Pressure>()),
         ("listener.", fields::<schema::Listener>()),
+        ("listener.source_prefix.", fields::<schema::SourcePrefix>()),
         ("listener.tcp.", fields::<schema::Tcp>()),
         ("listener.tcp.keepalive.", fields::<schema::Keepalive>()),
         ("listener.timeout.", fields::<schema::Timeout>()),
+        ("listener.access.", fields::<schema::Access>()),
+        ("listener.rate.", fields::<schema::Rate>()),
+        ("listener.rate.connections.", fields::<rate::Connections>()),
     ]
 }
 
-/// Every key that a file may contain, as `listener.timeout.idle`; tables are none.
+/// Every key that a file may contain, as `listener.timeout.idle`; tables are none, but those that are
+/// written as a value.
 pub fn keys() -> Vec<String> {
     let tables = tables();
     let is_table = |key: &str| {
         let inner = format!("{key}.");
-        // keepalive is a table, but also a key of its own: "off".
-        key != "listener.tcp.keepalive" && tables.iter().any(|(prefix, _)| *prefix == inner)
+        !INLINE.contains(&key) && tables.iter().any(|(prefix, _)| *prefix == inner)
     };
     tables
         .iter()
@@ -69,7 +81,10 @@ fn heading(prefix: &str) -> String {
     match prefix.trim_end_matches('.') {
         "" => "above the first [table]".into(),
         "listener" => "under [[listener]]".into(),
-        "listener.tcp.keepalive" => "in keepalive = { .. }".into(),
+        name if INLINE.contains(&name) => {
+            let key = name.rsplit('.').next().unwrap_or(name);
+            format!("in {key} = {{ .. }}")
+        }
         name => format!("under [{name}]"),
     }
 }

@@ -4,15 +4,19 @@
 //! in no other way. What a file may say is `schema`; what it means is `validate`; what a reload may
 //! change is `change`.
 
+mod access;
 mod change;
 mod check;
 mod error;
 mod keys;
+mod listener;
 mod load;
+mod memory;
 mod name;
 mod parse;
 mod print;
 mod quantity;
+mod rate;
 mod said;
 mod schema;
 mod shipped;
@@ -27,9 +31,10 @@ pub use check::{
 pub use error::{Error, Refusal};
 pub use keys::keys;
 pub use load::{DEFAULT_PATH, FILE_MAX};
+pub use memory::{CONNECTION_MEMORY, Memory, memory, per_socket, worker_memory};
 pub use name::overlap;
 pub(crate) use name::parse_address;
-pub use print::{CONNECTION_MEMORY, Memory, memory, per_socket, print, worker_memory};
+pub use print::print;
 pub use said::{Objection, Said};
 pub use schema::BACKLOG;
 pub(crate) use text::escape;
@@ -39,6 +44,8 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use value::Words;
 
@@ -65,8 +72,14 @@ pub struct Config {
     pub drain_idle: Duration,
     /// The longest that a drain takes.
     pub drain_timeout: Duration,
+    /// Named by the service `whoami`; empty: not.
+    pub instance: String,
+    /// Likewise: for those who wonder who we are.
+    pub contact: String,
     /// What is said, and where.
     pub log: Log,
+    /// What becomes strict when there are many connections.
+    pub pressure: Pressure,
     /// At least one, each with a name of its own.
     pub listeners: Vec<Listener>,
     /// Where the text says the keys that only this host can refuse.
@@ -185,6 +198,54 @@ pub enum PeerForm {
     Prefix,
 }
 
+/// A share in percent, 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(pub u8);
+
+impl Share {
+    /// This share of `whole`, rounded down, and at least one.
+    pub fn of(self, whole: u32) -> u32 {
+        let share = u64::from(whole) * u64::from(self.0) / 100;
+        // A share of a u32 is one.
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// So many bytes in a unit of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRate {
+    /// At least one.
+    pub bytes: u64,
+    /// A second or a minute.
+    pub per: Duration,
+}
+
+/// New connections, a token bucket: `count` in a unit of time, after `burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRate {
+    /// At least one.
+    pub count: u32,
+    /// A second or a minute.
+    pub per: Duration,
+    /// Connections at once after a quiet time, at least one.
+    pub burst: u32,
+}
+
+/// `[pressure]`: what holds while there are many connections; `None` is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Above this share of `max_connections`; `None`: never.
+    pub above: Option<Share>,
+    /// Most connections of one source at one listener, as a share of `max_connections`.
+    pub max_connections_per_source: Option<Share>,
+    /// `timeout.idle`, where that is longer.
+    pub idle: Option<Duration>,
+    /// `timeout.stall`, where that is longer.
+    pub stall: Option<Duration>,
+    /// Least bytes of a connection, both ways together, in each unit of time.
+    pub progress: Option<ByteRate>,
+}
+
 /// `[[listener]]`: one named service, at one or several addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -200,12 +261,64 @@ pub struct Listener {
     pub buffer: u32,
     /// Most connections at once; `None`: as many as the daemon takes.
     pub max_connections: Option<NonZeroU32>,
+    /// Most connections of one source at once; `None`: any number.
+    pub max_connections_per_source: Option<NonZeroU32>,
+    /// Most connections that one worker serves of it; `None`: any number.
+    pub max_connections_per_worker: Option<NonZeroU32>,
     /// Most bytes of one connection, received and sent together; `None`: any number.
     pub max_bytes: Option<u64>,
+    /// What counts as one source.
+    pub source_prefix: SourcePrefix,
+    /// What a peer hears that is refused.
+    pub refusal: RefusalForm,
     /// Options of its sockets.
     pub tcp: Tcp,
     /// How long things may take.
     pub timeout: Timeout,
+    /// Who may come.
+    pub access: Access,
+    /// How fast.
+    pub rate: Rate,
+}
+
+/// What counts as one source: the first so many bits of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourcePrefix {
+    /// Of an IPv4 address, 1 to 32.
+    pub ipv4: u8,
+    /// Of an IPv6 address, 1 to 128.
+    pub ipv6: u8,
+}
+
+/// What a peer hears that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalForm {
+    /// A reset.
+    Reset,
+    /// One line of text, then the end: bytes that are not its own.
+    Say,
+}
+
+/// `[listener.access]`: the longest prefix that has a peer's address decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// If there are any, nobody else may come.
+    pub allow: Vec<IpNet>,
+    /// These may not come.
+    pub deny: Vec<IpNet>,
+    /// A reload ends connections that would not be let in now.
+    pub reapply: bool,
+}
+
+/// `[listener.rate]`: `None` is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// New connections of one source.
+    pub connections: Option<ConnectionRate>,
+    /// Bytes of all connections of one source.
+    pub bytes: Option<ByteRate>,
+    /// Bytes of all connections of the listener.
+    pub total_bytes: Option<ByteRate>,
 }
 
 /// What a listener answers.
@@ -213,6 +326,23 @@ pub struct Listener {
 pub enum Service {
     /// RFC 862: the same bytes.
     Echo,
+    /// RFC 863: nothing.
+    Discard,
+    /// RFC 864: characters without end.
+    Chargen,
+    /// RFC 867: the date and time in words, and the end.
+    Daytime,
+    /// RFC 868: the time in four bytes, and the end.
+    Time,
+    /// What this end sees of the peer, in one line of JSON; then the same bytes.
+    Whoami,
+}
+
+impl Service {
+    /// Does it send before the peer has?
+    pub fn speaks_first(self) -> bool {
+        !matches!(self, Service::Echo | Service::Discard)
+    }
 }
 
 /// `[listener.tcp]`: options of a listener's sockets, tcp(7).
@@ -222,8 +352,34 @@ pub struct Tcp {
     pub nodelay: bool,
     /// `SO_KEEPALIVE` and its three times; `None`: off.
     pub keepalive: Option<Keepalive>,
+    /// `TCP_NOTSENT_LOWAT`: most bytes that the kernel holds and has not sent yet, before it takes more.
+    pub notsent_lowat: Option<u32>,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged; `None`: the kernel's default.
     pub user_timeout: Option<Duration>,
+    /// `SO_RCVBUF`, without the kernel's doubling.
+    pub receive_buffer: Option<u32>,
+    /// `SO_SNDBUF`, without the kernel's doubling.
+    pub send_buffer: Option<u32>,
+    /// `TCP_DEFER_ACCEPT`, whole seconds: how long the kernel waits for a peer's first bytes.
+    pub defer_accept: Option<Duration>,
+    /// `TCP_FASTOPEN`: connections at once whose first bytes came with their SYN (RFC 7413).
+    pub fast_open: Option<u32>,
+    /// `TCP_CONGESTION`: the congestion control's name.
+    pub congestion: Option<String>,
+    /// The code point in the six high bits of `IP_TOS` and `IPV6_TCLASS` (RFC 2474).
+    pub dscp: Option<u8>,
+    /// `SO_BINDTODEVICE`: only peers that come by this interface.
+    pub interface: Option<String>,
+    /// `TCP_MAXSEG`: the largest segment that is announced.
+    pub max_segment: Option<u16>,
+    /// `IP_FREEBIND`: an address that this host does not have yet.
+    pub freebind: bool,
+    /// `IPV6_V6ONLY`: an IPv6 address takes no IPv4 peers.
+    pub v6only: bool,
+    /// `SO_REUSEPORT`: another process of the same user may listen there as well.
+    pub reuse_port: bool,
+    /// `IPPROTO_MPTCP`: peers that can may use several paths (RFC 8684).
+    pub multipath: bool,
 }
 
 /// Probes on a quiet connection; whole seconds.

@@ -7,13 +7,93 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::SeqAccess;
 
 use super::value::{List, Setting, Value, Wrong, read_list, wrong_kind};
-use super::{Engine, Facility, Level, PeerForm, Records, Service, Target};
+use super::{Engine, Facility, Level, PeerForm, Records, RefusalForm, Service, Target};
 
 /// Longest name of a listener; systemd allows a descriptor's name 255.
 const LISTENER_NAME_MAX: usize = 32;
 
 /// Longest name of a user or group: utmp's, which `useradd` keeps to.
 const ACCOUNT_NAME_MAX: usize = 32;
+
+/// Longest `instance` and `contact`: a line of whoami stays one.
+const LINE_MAX: usize = 128;
+
+/// Longest name of an interface, the kernel's `IFNAMSIZ` without its zero.
+const DEVICE_NAME_MAX: usize = 15;
+
+/// Longest name of a congestion control, the kernel's `TCP_CA_NAME_MAX` without its zero.
+const ALGORITHM_NAME_MAX: usize = 15;
+
+/// A few words for people, or none.
+#[derive(Clone, Debug)]
+pub(super) struct Line(pub(super) String);
+
+impl Value for Line {
+    fn noun() -> String {
+        "a line of text".into()
+    }
+
+    fn example() -> String {
+        format!("write at most {LINE_MAX} bytes of visible text")
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        // What is printed again has to be TOML without escapes.
+        let is_visible = |c: char| !c.is_control() && c != '"' && c != '\\';
+        if text.len() <= LINE_MAX && text.chars().all(is_visible) {
+            Ok(Self(text.into()))
+        } else {
+            Err(wrong_kind::<Self>())
+        }
+    }
+}
+
+/// The name of a network interface.
+#[derive(Clone, Debug)]
+pub(super) struct Device(pub(super) String);
+
+impl Value for Device {
+    fn noun() -> String {
+        "the name of an interface".into()
+    }
+
+    fn example() -> String {
+        "write a name such as \"eth0\"; see: ip link".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let known = |byte: u8| byte.is_ascii_graphic() && !b"/:\"\\".contains(&byte);
+        let fits = (1..=DEVICE_NAME_MAX).contains(&text.len());
+        if fits && text.bytes().all(known) && text != "." && text != ".." {
+            Ok(Self(text.into()))
+        } else {
+            Err(wrong_kind::<Self>())
+        }
+    }
+}
+
+/// The name of a congestion control.
+#[derive(Clone, Debug)]
+pub(super) struct Algorithm(pub(super) String);
+
+impl Value for Algorithm {
+    fn noun() -> String {
+        "the name of a congestion control".into()
+    }
+
+    fn example() -> String {
+        "write a name such as \"bbr\"; see: sysctl net.ipv4.tcp_allowed_congestion_control".into()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if (1..=ALGORITHM_NAME_MAX).contains(&text.len()) && text.bytes().all(known) {
+            Ok(Self(text.into()))
+        } else {
+            Err(wrong_kind::<Self>())
+        }
+    }
+}
 
 /// A listener's name.
 #[derive(Clone, Debug)]
@@ -142,10 +222,13 @@ impl Value for Addresses {
     }
 }
 
-/// Whether two sockets cannot be bound to these at once.
+/// Whether two sockets cannot be bound to these at once; with each, whether it is `v6only`.
 ///
-/// `[::]` takes IPv4 as well, because our sockets are dual stack. Port 0 is a new one each time.
-pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+/// `[::]` takes IPv4 as well, unless it is. Port 0 is a new one each time.
+pub fn overlap(
+    (one, one_v6only): (SocketAddr, bool),
+    (other, other_v6only): (SocketAddr, bool),
+) -> bool {
     if one.port() != other.port() || one.port() == 0 {
         return false;
     }
@@ -153,14 +236,14 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         SocketAddr::V6(v6) => v6.scope_id(),
         SocketAddr::V4(_) => 0,
     };
-    let covers = |wide: SocketAddr, narrow: SocketAddr| match wide.ip() {
-        IpAddr::V6(ip) => ip.is_unspecified(),
+    let covers = |wide: SocketAddr, v6only: bool, narrow: SocketAddr| match wide.ip() {
+        IpAddr::V6(ip) => ip.is_unspecified() && !(v6only && narrow.is_ipv4()),
         IpAddr::V4(ip) => ip.is_unspecified() && narrow.ip().to_canonical().is_ipv4(),
     };
     let equal = one.ip().to_canonical() == other.ip().to_canonical()
         // Without a scope an address means any interface that has it.
         && (scope(one) == scope(other) || scope(one) == 0 || scope(other) == 0);
-    equal || covers(one, other) || covers(other, one)
+    equal || covers(one, one_v6only, other) || covers(other, other_v6only, one)
 }
 
 macro_rules! words {
@@ -176,7 +259,11 @@ words!(Target, "syslog" => Target::Syslog, "journal" => Target::Journal, "stderr
 words!(Level, "error" => Level::Error, "warning" => Level::Warning, "info" => Level::Info, "debug" => Level::Debug);
 words!(Records, "both" => Records::Both, "ended" => Records::Ended, "failed" => Records::Failed, "none" => Records::None);
 words!(PeerForm, "full" => PeerForm::Full, "prefix" => PeerForm::Prefix);
-words!(Service, "echo" => Service::Echo);
+words!(Service,
+    "echo" => Service::Echo, "discard" => Service::Discard, "chargen" => Service::Chargen,
+    "daytime" => Service::Daytime, "time" => Service::Time, "whoami" => Service::Whoami,
+);
+words!(RefusalForm, "reset" => RefusalForm::Reset, "say" => RefusalForm::Say);
 
 // RFC 3164's codes, times eight. `kern` is missing: it is the kernel's, and syslog(3) takes it for none.
 words!(Facility,
@@ -200,7 +287,10 @@ mod tests {
     fn overlaps(one: &str, other: &str) -> bool {
         let read = |text| parse_address(text).ok();
         let both = read(one).zip(read(other));
-        both.is_some_and(|(one, other)| overlap(one, other) && overlap(other, one))
+        both.is_some_and(|(one, other)| {
+            let (one, other) = ((one, false), (other, false));
+            overlap(one, other) && overlap(other, one)
+        })
     }
 
     #[test]
@@ -240,6 +330,15 @@ mod tests {
     }
 
     #[test]
+    fn a_wildcard_that_takes_no_ipv4_leaves_it_to_others() {
+        let read = |text| parse_address(text).ok();
+        let both = read("[::]:7").zip(read("0.0.0.0:7"));
+        assert!(both.is_some_and(|(v6, v4)| !overlap((v6, true), (v4, false))));
+        assert!(both.is_some_and(|(v6, v4)| !overlap((v4, true), (v6, true))));
+        assert!(both.is_some_and(|(v6, _)| overlap((v6, true), (v6, true))));
+    }
+
+    #[test]
     fn names_are_short_and_plain() {
         assert!(Name::from_text(&"a".repeat(32)).is_ok());
         assert!(Name::from_text(&"a".repeat(33)).is_err());
@@ -250,6 +349,18 @@ mod tests {
         assert!(Account::from_text(&"a".repeat(33)).is_err());
         for text in ["", "0", "-x", "a b", "a:b"] {
             assert!(Account::from_text(text).is_err(), "{text}");
+        }
+        assert!(Device::from_text(&"a".repeat(15)).is_ok());
+        for text in ["", &"a".repeat(16), "..", "a/b", "a b", "é"] {
+            assert!(Device::from_text(text).is_err(), "{text}");
+        }
+        assert!(Algorithm::from_text(&"a".repeat(15)).is_ok());
+        for text in ["", &"a".repeat(16), "a.b", "bbr "] {
+            assert!(Algorithm::from_text(text).is_err(), "{text}");
+        }
+        assert!(Line::from_text("").is_ok() && Line::from_text(&"a".repeat(128)).is_ok());
+        for text in [&"a".repeat(129), "a\nb", "a\"b", "a\\b"] {
+            assert!(Line::from_text(text).is_err(), "{text}");
         }
     }
 }

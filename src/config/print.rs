@@ -1,252 +1,258 @@
-//! The effective configuration as a file would say it, and the memory it may take.
+//! The effective configuration as a file would say it.
 //!
 //! Every key is written, in its shortest exact spelling: what is printed and read again is the same
-//! configuration, and a property test holds that. Pure.
+//! configuration, and a property test holds that. So is what a reload has changed, by comparing what is
+//! written. Pure.
 
-use std::fmt::{self, Write};
-use std::net::SocketAddr;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::quantity::{write_duration, write_rate, write_size};
+use super::rate::{write_byte_rate, write_connections};
 use super::value::Words;
-use super::{Config, Engine, Listener, Log, Tcp, Timeout};
-use crate::buffer::{TURN_MEMORY, URING_MEMORY};
+use super::{ByteRate, Config, Listener, Share};
 
-/// What one connection takes besides buffers: its state, its timer, its place in two tables.
-pub const CONNECTION_MEMORY: u64 = 400;
-
-/// The most memory that a configuration allows, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// The daemon's own.
-    pub ours: u64,
-    /// The kernel's, for our sockets' queues.
-    pub kernel: u64,
+/// A key with its value, as a file has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The table that it stands in, within its listener if it is one's; empty: none.
+    pub(super) table: &'static str,
+    pub(super) key: &'static str,
+    pub(super) value: String,
 }
 
-/// What one worker takes with this engine, however many peers it serves; where the daemon chooses, the most.
-pub fn worker_memory(engine: Engine) -> u64 {
-    match engine {
-        Engine::Epoll => TURN_MEMORY.into(),
-        Engine::IoUring | Engine::Auto => URING_MEMORY,
+impl Entry {
+    /// The key with its table: `timeout.idle`.
+    pub(super) fn name(&self) -> String {
+        if self.table.is_empty() {
+            self.key.into()
+        } else {
+            format!("{}.{}", self.table, self.key)
+        }
     }
-}
-
-/// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
-pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
-    let connections = u64::from(max_connections);
-    Memory {
-        ours: config
-            .buffer_memory
-            .saturating_add(u64::from(workers) * worker_memory(config.engine))
-            .saturating_add(connections * CONNECTION_MEMORY),
-        kernel: connections.saturating_mul(per_socket),
-    }
-}
-
-/// What the kernel allows one socket: the last words of `net.ipv4.tcp_rmem` and `tcp_wmem`, together.
-pub fn per_socket(tcp_rmem: &str, tcp_wmem: &str) -> Option<u64> {
-    let most = |three: &str| three.split_whitespace().nth(2)?.parse::<u64>().ok();
-    most(tcp_rmem)?.checked_add(most(tcp_wmem)?)
 }
 
 /// The whole configuration as TOML.
 pub fn print(config: &Config) -> String {
     let mut out = String::new();
-    // A String takes whatever is written to it.
-    let _ = write_config(&mut out, config);
-    out
-}
-
-/// The memory figures as TOML comments, with the formula, so that nobody has to believe them.
-pub(super) fn print_memory(
-    config: &Config,
-    workers: u32,
-    max_connections: u32,
-    per_socket: Option<u64>,
-) -> String {
-    let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
-    let mut out = format!(
-        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B\n",
-        about(figures.ours),
-        write_size(config.buffer_memory),
-        write_size(worker_memory(config.engine)),
-        match config.engine {
-            Engine::Auto => "engine io_uring, if it is that",
-            Engine::IoUring => "engine io_uring",
-            Engine::Epoll => "engine epoll",
-        },
-    );
-    let kernel = match per_socket {
-        Some(each) => format!(
-            "# and {} of the kernel's\n#   = {max_connections} connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
-            about(figures.kernel),
-            about(each),
-        ),
-        None => {
-            "# and the kernel's, which cannot be told: net.ipv4.tcp_rmem is not readable\n".into()
-        }
-    };
-    out.push_str(&kernel);
-    out
-}
-
-/// A size for people: one digit after the point is as much as a bound deserves.
-fn about(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).to_string().replace(' ', "")
-}
-
-fn write_config(out: &mut String, config: &Config) -> fmt::Result {
-    writeln!(out, "workers = {}", or("auto", config.workers))?;
-    writeln!(out, "engine = \"{}\"", config.engine)?;
-    writeln!(out, "user = \"{}\"", config.user)?;
-    writeln!(out, "group = \"{}\"", config.group)?;
-    writeln!(out, "allow_root = {}", config.allow_root)?;
-    writeln!(
-        out,
-        "max_connections = {}",
-        or("auto", config.max_connections)
-    )?;
-    writeln!(
-        out,
-        "buffer_memory = \"{}\"",
-        write_size(config.buffer_memory)
-    )?;
-    writeln!(
-        out,
-        "drain_idle = \"{}\"",
-        write_duration(config.drain_idle)
-    )?;
-    writeln!(
-        out,
-        "drain_timeout = \"{}\"",
-        write_duration(config.drain_timeout)
-    )?;
-    write_log(out, &config.log)?;
+    write_entries(&mut out, "", &entries(config));
     for listener in &config.listeners {
-        write_listener(out, listener)?;
+        out.push_str("\n[[listener]]\n");
+        write_entries(&mut out, "listener.", &listener_entries(listener));
     }
-    Ok(())
+    out
 }
 
-fn write_log(out: &mut String, log: &Log) -> fmt::Result {
-    writeln!(out, "\n[log]")?;
-    writeln!(out, "target = \"{}\"", log.target.word())?;
-    writeln!(out, "level = \"{}\"", log.level.word())?;
-    writeln!(out, "facility = \"{}\"", log.facility.word())?;
-    writeln!(out, "records = \"{}\"", log.records.word())?;
-    writeln!(out, "record_rate = \"{}\"", write_rate(log.record_rate))?;
-    writeln!(out, "peer = \"{}\"", log.peer.word())?;
-    writeln!(out, "empty = {}", log.empty)
+fn write_entries(out: &mut String, prefix: &str, entries: &[Entry]) {
+    let mut table = "";
+    for entry in entries {
+        if entry.table != table {
+            table = entry.table;
+            out.push_str(&format!("\n[{prefix}{table}]\n"));
+        }
+        out.push_str(&format!("{} = {}\n", entry.key, entry.value));
+    }
 }
 
-fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
-    writeln!(out, "\n[[listener]]")?;
-    writeln!(out, "name = \"{}\"", listener.name)?;
-    writeln!(out, "address = [{}]", addresses(&listener.address))?;
-    writeln!(out, "service = \"{}\"", listener.service.word())?;
-    writeln!(out, "backlog = {}", listener.backlog)?;
-    writeln!(out, "buffer = \"{}\"", write_size(listener.buffer.into()))?;
-    writeln!(
-        out,
-        "max_connections = {}",
-        or("off", listener.max_connections)
-    )?;
-    let max_bytes = listener.max_bytes.map_or("off".into(), write_size);
-    writeln!(out, "max_bytes = \"{max_bytes}\"")?;
-    write_tcp(out, &listener.tcp)?;
-    write_timeout(out, &listener.timeout)
+/// Every key that belongs to no listener.
+pub(super) fn entries(config: &Config) -> Vec<Entry> {
+    let (log, pressure) = (&config.log, &config.pressure);
+    let mut all = Vec::new();
+    table(
+        &mut all,
+        "",
+        [
+            ("workers", or("auto", config.workers)),
+            ("engine", quoted(config.engine)),
+            ("user", quoted(&config.user)),
+            ("group", quoted(&config.group)),
+            ("allow_root", config.allow_root.to_string()),
+            ("max_connections", or("auto", config.max_connections)),
+            ("buffer_memory", size(config.buffer_memory)),
+            ("drain_idle", quoted(write_duration(config.drain_idle))),
+            (
+                "drain_timeout",
+                quoted(write_duration(config.drain_timeout)),
+            ),
+            ("instance", quoted(&config.instance)),
+            ("contact", quoted(&config.contact)),
+        ],
+    );
+    table(
+        &mut all,
+        "log",
+        [
+            ("target", quoted(log.target.word())),
+            ("level", quoted(log.level.word())),
+            ("facility", quoted(log.facility.word())),
+            ("records", quoted(log.records.word())),
+            ("record_rate", quoted(write_rate(log.record_rate))),
+            ("peer", quoted(log.peer.word())),
+            ("empty", log.empty.to_string()),
+        ],
+    );
+    table(
+        &mut all,
+        "pressure",
+        [
+            ("above", share(pressure.above)),
+            (
+                "max_connections_per_source",
+                share(pressure.max_connections_per_source),
+            ),
+            ("idle", time(pressure.idle)),
+            ("stall", time(pressure.stall)),
+            ("progress", byte_rate(pressure.progress)),
+        ],
+    );
+    all
 }
 
-fn write_tcp(out: &mut String, tcp: &Tcp) -> fmt::Result {
-    writeln!(out, "\n[listener.tcp]")?;
-    writeln!(out, "nodelay = {}", tcp.nodelay)?;
-    match tcp.keepalive {
-        None => writeln!(out, "keepalive = \"off\"")?,
-        Some(keepalive) => writeln!(
-            out,
-            "keepalive = {{ idle = \"{}\", interval = \"{}\", count = {} }}",
+/// Every key of a listener.
+pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
+    let (tcp, timeout) = (&listener.tcp, &listener.timeout);
+    let (access, rate, prefix) = (&listener.access, &listener.rate, listener.source_prefix);
+    let mut all = Vec::new();
+    table(
+        &mut all,
+        "",
+        [
+            ("name", quoted(&listener.name)),
+            ("address", list(&listener.address)),
+            ("service", quoted(listener.service.word())),
+            ("backlog", listener.backlog.to_string()),
+            ("buffer", size(listener.buffer.into())),
+            ("max_connections", or("off", listener.max_connections)),
+            (
+                "max_connections_per_source",
+                or("off", listener.max_connections_per_source),
+            ),
+            (
+                "max_connections_per_worker",
+                or("off", listener.max_connections_per_worker),
+            ),
+            ("max_bytes", listener.max_bytes.map_or(quoted("off"), size)),
+            (
+                "source_prefix",
+                format!("{{ ipv4 = {}, ipv6 = {} }}", prefix.ipv4, prefix.ipv6),
+            ),
+            ("refusal", quoted(listener.refusal.word())),
+        ],
+    );
+    let keepalive = tcp.keepalive.map(|keepalive| {
+        format!(
+            "{{ idle = \"{}\", interval = \"{}\", count = {} }}",
             write_duration(keepalive.idle),
             write_duration(keepalive.interval),
             keepalive.count
-        )?,
-    }
-    writeln!(out, "user_timeout = \"{}\"", time(tcp.user_timeout))
+        )
+    });
+    table(
+        &mut all,
+        "tcp",
+        [
+            ("nodelay", tcp.nodelay.to_string()),
+            ("keepalive", keepalive.unwrap_or(quoted("off"))),
+            ("notsent_lowat", kernel_size(tcp.notsent_lowat)),
+            ("user_timeout", time(tcp.user_timeout)),
+            ("receive_buffer", kernel_size(tcp.receive_buffer)),
+            ("send_buffer", kernel_size(tcp.send_buffer)),
+            ("defer_accept", time(tcp.defer_accept)),
+            ("fast_open", or("off", tcp.fast_open)),
+            (
+                "congestion",
+                quoted(tcp.congestion.as_deref().unwrap_or("kernel")),
+            ),
+            ("dscp", or("kernel", tcp.dscp)),
+            (
+                "interface",
+                quoted(tcp.interface.as_deref().unwrap_or("off")),
+            ),
+            ("max_segment", or("kernel", tcp.max_segment)),
+            ("freebind", tcp.freebind.to_string()),
+            ("v6only", tcp.v6only.to_string()),
+            ("reuse_port", tcp.reuse_port.to_string()),
+            ("multipath", tcp.multipath.to_string()),
+        ],
+    );
+    table(
+        &mut all,
+        "timeout",
+        [
+            ("first_byte", time(timeout.first_byte)),
+            ("idle", time(timeout.idle)),
+            ("lifetime", time(timeout.lifetime)),
+            ("stall", time(timeout.stall)),
+        ],
+    );
+    table(
+        &mut all,
+        "access",
+        [
+            ("allow", list(&access.allow)),
+            ("deny", list(&access.deny)),
+            ("reapply", access.reapply.to_string()),
+        ],
+    );
+    table(
+        &mut all,
+        "rate",
+        [
+            (
+                "connections",
+                rate.connections.map_or(quoted("off"), write_connections),
+            ),
+            ("bytes", byte_rate(rate.bytes)),
+            ("total_bytes", byte_rate(rate.total_bytes)),
+        ],
+    );
+    all
 }
 
-fn write_timeout(out: &mut String, timeout: &Timeout) -> fmt::Result {
-    writeln!(out, "\n[listener.timeout]")?;
-    writeln!(out, "first_byte = \"{}\"", time(timeout.first_byte))?;
-    writeln!(out, "idle = \"{}\"", time(timeout.idle))?;
-    writeln!(out, "lifetime = \"{}\"", time(timeout.lifetime))?;
-    writeln!(out, "stall = \"{}\"", time(timeout.stall))
+fn table<const N: usize>(
+    all: &mut Vec<Entry>,
+    table: &'static str,
+    keys: [(&'static str, String); N],
+) {
+    let entry = |(key, value)| Entry { table, key, value };
+    all.extend(keys.into_iter().map(entry));
 }
 
-fn or(word: &str, number: Option<impl fmt::Display>) -> String {
-    number.map_or(format!("\"{word}\""), |number| number.to_string())
+fn quoted(text: impl Display) -> String {
+    format!("\"{text}\"")
+}
+
+fn or(word: &str, number: Option<impl Display>) -> String {
+    number.map_or(quoted(word), |number| number.to_string())
+}
+
+fn size(bytes: u64) -> String {
+    quoted(write_size(bytes))
+}
+
+fn kernel_size(bytes: Option<u32>) -> String {
+    bytes.map_or(quoted("kernel"), |bytes| size(bytes.into()))
 }
 
 fn time(time: Option<Duration>) -> String {
-    time.map_or("off".into(), write_duration)
+    quoted(time.map_or("off".into(), write_duration))
 }
 
-fn addresses(addresses: &[SocketAddr]) -> String {
-    let quoted: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
-    quoted.join(", ")
+fn share(share: Option<Share>) -> String {
+    quoted(share.map_or("off".into(), |share| share.to_string()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn byte_rate(rate: Option<ByteRate>) -> String {
+    quoted(rate.map_or("off".into(), write_byte_rate))
+}
 
-    #[test]
-    fn memory_is_the_sum_of_what_the_formula_names() {
-        let config = Config::builtin();
-        assert_eq!(
-            memory(&config, 4, 10_000, 10 << 20),
-            Memory {
-                ours: (256 << 20) + 4 * (512 << 10) + 10_000 * 400,
-                kernel: 10_000 * (10 << 20),
-            }
-        );
-    }
+fn list(items: &[impl Display]) -> String {
+    let quoted: Vec<_> = items.iter().map(quoted).collect();
+    format!("[{}]", quoted.join(", "))
+}
 
-    #[test]
-    fn the_engine_says_what_a_worker_takes_and_auto_is_the_most_of_both() {
-        let with = |engine| Config {
-            engine,
-            ..Config::builtin()
-        };
-        let ours = |engine| memory(&with(engine), 4, 1, 0).ours;
-        let epoll = ours(Engine::Epoll);
-        assert_eq!(
-            ours(Engine::IoUring) - epoll,
-            4 * ((34 << 20) - (512 << 10))
-        );
-        assert_eq!(ours(Engine::Auto), ours(Engine::IoUring));
-        let text = |engine| print_memory(&with(engine), 2, 100, None);
-        assert!(text(Engine::IoUring).contains("2 workers * 34MiB (engine io_uring) +"));
-        assert!(
-            text(Engine::Auto).contains("2 workers * 34MiB (engine io_uring, if it is that) +")
-        );
-    }
-
-    #[test]
-    fn the_kernels_share_is_the_most_of_both_queues() {
-        assert_eq!(
-            per_socket("4096\t131072\t6291456\n", "4096\t16384\t4194304\n"),
-            Some(10_485_760)
-        );
-        assert_eq!(per_socket("4096 131072", "4096 16384 4194304"), None);
-        assert_eq!(per_socket("", ""), None);
-    }
-
-    #[test]
-    fn the_figures_are_comments_with_their_formula() {
-        let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
-        assert!(text.lines().all(|line| line.starts_with('#')));
-        assert!(text.contains("2 workers * 512KiB (engine epoll) +"));
-        assert!(text.contains("100 connections * 400B"));
-        assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
+impl Display for Share {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}%", self.0)
     }
 }

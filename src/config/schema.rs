@@ -10,10 +10,15 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess};
 
-use super::name::{Account, Address, Addresses, Name};
+use super::access::Prefixes;
+use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
 use super::quantity::{RECORD_BURST, Size, Time};
-use super::value::{Auto, List, Off, Setting, Value, Whole, Wrong, read_list};
-use super::{Engine, Facility, Level, PeerForm, RecordRate, Records, Service, Target};
+use super::rate::WrittenRate;
+use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list};
+use super::{
+    ByteRate, Engine, Facility, Level, PeerForm, RecordRate, Records, RefusalForm, Service, Share,
+    Target,
+};
 
 /// `backlog` when nobody says otherwise.
 pub const BACKLOG: u32 = 4096;
@@ -65,6 +70,33 @@ pub(super) const KEEPALIVE_MAX: u64 = 32_767 * SECOND;
 /// Most probes: the kernel's `MAX_TCP_KEEPCNT`.
 pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 
+/// Least buffer of the kernel for one socket: below it the kernel takes its own least.
+pub(super) const KERNEL_BUFFER_MIN: u64 = 4 * KIB;
+
+/// Most, which the kernel doubles and keeps in an `int`.
+pub(super) const KERNEL_BUFFER_MAX: u64 = 512 * MIB;
+
+/// Most bytes that wait in the kernel to be sent, before it takes more: as above.
+pub(super) const NOTSENT_LOWAT_MAX: u64 = 1 << 30;
+
+/// Longest wait for the first bytes before a connection is accepted, in milliseconds: some eight
+/// retransmissions of a SYN-ACK.
+pub(super) const DEFER_ACCEPT_MAX: u64 = 120 * SECOND;
+
+/// Most connections at once whose first bytes came with their SYN.
+pub(super) const FAST_OPEN_MAX: u32 = 65_535;
+
+/// The code points of DSCP, RFC 2474: six bits.
+pub(super) const DSCP_MAX: u32 = 63;
+
+/// Least and most of a maximum segment size: the kernel's `TCP_MIN_MSS` and `MAX_TCP_WINDOW`.
+pub(super) const MAX_SEGMENT_MIN: u32 = 88;
+pub(super) const MAX_SEGMENT_MAX: u32 = 32_767;
+
+/// Longest prefixes that stand for one source: whole addresses.
+pub(super) const PREFIX_IPV4_MAX: u32 = 32;
+pub(super) const PREFIX_IPV6_MAX: u32 = 128;
+
 /// Most listeners: what is compared and bound must end, and a list so long is a mistake.
 pub(super) const LISTENERS_MAX: usize = 64;
 
@@ -77,6 +109,7 @@ pub(super) const LISTENER_NAME: &str = "echo";
 type Anytime = Time<TIME_MIN, TIME_MAX, 1>;
 type KeepaliveTime = Time<SECOND, KEEPALIVE_MAX, SECOND>;
 type Connections = Whole<1, CONNECTIONS_MAX>;
+type KernelBuffer = Size<KERNEL_BUFFER_MIN, KERNEL_BUFFER_MAX>;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -91,7 +124,10 @@ pub(super) struct File {
     pub(super) buffer_memory: Setting<Size<BUFFER_MEMORY_MIN, BUFFER_MEMORY_MAX>>,
     pub(super) drain_idle: Setting<Anytime>,
     pub(super) drain_timeout: Setting<Anytime>,
+    pub(super) instance: Setting<Line>,
+    pub(super) contact: Setting<Line>,
     pub(super) log: Setting<Log>,
+    pub(super) pressure: Setting<Pressure>,
     pub(super) defaults: Setting<Listener>,
     pub(super) listener: Setting<Listeners>,
 }
@@ -108,7 +144,10 @@ impl Default for File {
             buffer_memory: Setting::unset(Size(256 * MIB)),
             drain_idle: Setting::unset(Time(Duration::from_secs(1))),
             drain_timeout: Setting::unset(Time(Duration::from_secs(30))),
+            instance: Setting::unset(Line(String::new())),
+            contact: Setting::unset(Line(String::new())),
             log: Setting::unset(Log::default()),
+            pressure: Setting::unset(Pressure::default()),
             defaults: Setting::unset(Listener::default()),
             listener: Setting::unset(List(Vec::new())),
         }
@@ -145,6 +184,32 @@ impl Default for Log {
     }
 }
 
+/// `[pressure]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Pressure {
+    pub(super) above: Setting<Off<Share>>,
+    pub(super) max_connections_per_source: Setting<Off<Share>>,
+    pub(super) idle: Setting<Off<Anytime>>,
+    pub(super) stall: Setting<Off<Anytime>>,
+    pub(super) progress: Setting<Off<ByteRate>>,
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self {
+            above: Setting::unset(Off(Some(Share(90)))),
+            max_connections_per_source: Setting::unset(Off(Some(Share(1)))),
+            idle: Setting::unset(Off(Some(Time(Duration::from_secs(10))))),
+            stall: Setting::unset(Off(Some(Time(Duration::from_secs(5))))),
+            progress: Setting::unset(Off(Some(ByteRate {
+                bytes: KIB,
+                per: Duration::from_secs(60),
+            }))),
+        }
+    }
+}
+
 /// `[[listener]]`, and `[defaults]` for all of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -155,9 +220,15 @@ pub(super) struct Listener {
     pub(super) backlog: Setting<Whole<1, BACKLOG_MAX>>,
     pub(super) buffer: Setting<Size<BUFFER_MIN, BUFFER_MAX>>,
     pub(super) max_connections: Setting<Off<Connections>>,
+    pub(super) max_connections_per_source: Setting<Off<Connections>>,
+    pub(super) max_connections_per_worker: Setting<Off<Connections>>,
     pub(super) max_bytes: Setting<Off<Size<MAX_BYTES_MIN, MAX_BYTES_MAX>>>,
+    pub(super) source_prefix: Setting<SourcePrefix>,
+    pub(super) refusal: Setting<RefusalForm>,
     pub(super) tcp: Setting<Tcp>,
     pub(super) timeout: Setting<Timeout>,
+    pub(super) access: Setting<Access>,
+    pub(super) rate: Setting<Rate>,
 }
 
 impl Default for Listener {
@@ -170,9 +241,32 @@ impl Default for Listener {
             backlog: Setting::unset(Whole(BACKLOG)),
             buffer: Setting::unset(Size(512 * KIB)),
             max_connections: Setting::unset(Off(None)),
+            max_connections_per_source: Setting::unset(Off(None)),
+            max_connections_per_worker: Setting::unset(Off(None)),
             max_bytes: Setting::unset(Off(None)),
+            source_prefix: Setting::unset(SourcePrefix::default()),
+            refusal: Setting::unset(RefusalForm::Reset),
             tcp: Setting::unset(Tcp::default()),
             timeout: Setting::unset(Timeout::default()),
+            access: Setting::unset(Access::default()),
+            rate: Setting::unset(Rate::default()),
+        }
+    }
+}
+
+/// `source_prefix = { .. }`: what it leaves out is as here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct SourcePrefix {
+    pub(super) ipv4: Setting<Whole<1, PREFIX_IPV4_MAX>>,
+    pub(super) ipv6: Setting<Whole<1, PREFIX_IPV6_MAX>>,
+}
+
+impl Default for SourcePrefix {
+    fn default() -> Self {
+        Self {
+            ipv4: Setting::unset(Whole(32)),
+            ipv6: Setting::unset(Whole(64)),
         }
     }
 }
@@ -183,7 +277,20 @@ impl Default for Listener {
 pub(super) struct Tcp {
     pub(super) nodelay: Setting<bool>,
     pub(super) keepalive: Setting<Off<Keepalive>>,
+    pub(super) notsent_lowat: Setting<Kernel<Size<1, NOTSENT_LOWAT_MAX>>>,
     pub(super) user_timeout: Setting<Off<Time<TIME_MIN, USER_TIMEOUT_MAX, 1>>>,
+    pub(super) receive_buffer: Setting<Kernel<KernelBuffer>>,
+    pub(super) send_buffer: Setting<Kernel<KernelBuffer>>,
+    pub(super) defer_accept: Setting<Off<Time<SECOND, DEFER_ACCEPT_MAX, SECOND>>>,
+    pub(super) fast_open: Setting<Off<Whole<1, FAST_OPEN_MAX>>>,
+    pub(super) congestion: Setting<Kernel<Algorithm>>,
+    pub(super) dscp: Setting<Kernel<Whole<0, DSCP_MAX>>>,
+    pub(super) interface: Setting<Off<Device>>,
+    pub(super) max_segment: Setting<Kernel<Whole<MAX_SEGMENT_MIN, MAX_SEGMENT_MAX>>>,
+    pub(super) freebind: Setting<bool>,
+    pub(super) v6only: Setting<bool>,
+    pub(super) reuse_port: Setting<bool>,
+    pub(super) multipath: Setting<bool>,
 }
 
 impl Default for Tcp {
@@ -191,7 +298,20 @@ impl Default for Tcp {
         Self {
             nodelay: Setting::unset(true),
             keepalive: Setting::unset(Off(None)),
+            notsent_lowat: Setting::unset(Kernel(Some(Size(128 * KIB)))),
             user_timeout: Setting::unset(Off(Some(Time(Duration::from_secs(30))))),
+            receive_buffer: Setting::unset(Kernel(None)),
+            send_buffer: Setting::unset(Kernel(None)),
+            defer_accept: Setting::unset(Off(None)),
+            fast_open: Setting::unset(Off(None)),
+            congestion: Setting::unset(Kernel(None)),
+            dscp: Setting::unset(Kernel(None)),
+            interface: Setting::unset(Off(None)),
+            max_segment: Setting::unset(Kernel(None)),
+            freebind: Setting::unset(false),
+            v6only: Setting::unset(false),
+            reuse_port: Setting::unset(false),
+            multipath: Setting::unset(false),
         }
     }
 }
@@ -232,6 +352,44 @@ impl Default for Timeout {
             idle: Setting::unset(Off(Some(Time(Duration::from_secs(3600))))),
             lifetime: Setting::unset(Off(None)),
             stall: Setting::unset(Off(Some(Time(Duration::from_secs(30))))),
+        }
+    }
+}
+
+/// `[listener.access]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Access {
+    pub(super) allow: Setting<Prefixes>,
+    pub(super) deny: Setting<Prefixes>,
+    pub(super) reapply: Setting<bool>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            allow: Setting::unset(Prefixes(Vec::new())),
+            deny: Setting::unset(Prefixes(Vec::new())),
+            reapply: Setting::unset(true),
+        }
+    }
+}
+
+/// `[listener.rate]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(super) struct Rate {
+    pub(super) connections: Setting<Off<WrittenRate>>,
+    pub(super) bytes: Setting<Off<ByteRate>>,
+    pub(super) total_bytes: Setting<Off<ByteRate>>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            connections: Setting::unset(Off(None)),
+            bytes: Setting::unset(Off(None)),
+            total_bytes: Setting::unset(Off(None)),
         }
     }
 }
@@ -277,6 +435,10 @@ tables! {
     Listener: "the name of the table on a line of its own, and its keys below",
     Tcp: "[listener.tcp] on a line of its own, and its keys below",
     Timeout: "[listener.timeout] on a line of its own, and its keys below",
+    Access: "[listener.access] on a line of its own, and its keys below",
+    Rate: "[listener.rate] on a line of its own, and its keys below",
+    Pressure: "[pressure] on a line of its own, and its keys below",
+    SourcePrefix: "{ ipv4 = 32, ipv6 = 64 }",
     Keepalive: "{ idle = \"60s\", interval = \"10s\", count = 6 }",
 }
 

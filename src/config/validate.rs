@@ -11,8 +11,8 @@ use super::error::Problem;
 use super::name::overlap;
 use super::quantity::write_size;
 use super::schema::{self, ADDRESSES_MAX};
-use super::value::{Auto, List, Off, Setting};
-use super::{Config, Keepalive, Listener, Log, Origin, Said, Tcp, Timeout, text};
+use super::value::{Auto, List, Setting};
+use super::{Config, Listener, Log, Origin, Pressure, Said, text};
 
 /// The file's meaning, or every problem: those that were known before, and those found here.
 pub(super) fn validate(
@@ -36,12 +36,20 @@ pub(super) fn validate(
 }
 
 /// What is known while a file is judged; the lists are for the rules between listeners.
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     text: &'a str,
     problems: Vec<Problem>,
     names: Vec<(String, Range<usize>)>,
-    addresses: Vec<(String, SocketAddr, Range<usize>)>,
+    addresses: Vec<Placed>,
     buffers: Vec<(String, u64, Range<usize>)>,
+}
+
+/// An address of a listener, and where the file says it.
+struct Placed {
+    owner: String,
+    address: SocketAddr,
+    v6only: bool,
+    span: Range<usize>,
 }
 
 impl Judge<'_> {
@@ -65,10 +73,15 @@ impl Judge<'_> {
         let buffer_memory = self.take("buffer_memory", file.buffer_memory);
         let drain_idle = self.take("drain_idle", file.drain_idle);
         let drain_timeout = self.take("drain_timeout", file.drain_timeout);
+        let instance = self.take("instance", file.instance);
+        let contact = self.take("contact", file.contact);
         let log = self.take("log", file.log).and_then(|log| self.log(log));
+        let pressure = self
+            .take("pressure", file.pressure)
+            .and_then(|pressure| self.pressure(pressure));
         // Only for its problems: what it says has already reached the listeners.
         if let Some(defaults) = self.take("defaults", file.defaults) {
-            self.listener("defaults: ", defaults);
+            self.listener("defaults: ", defaults, None);
         }
         let listeners = self.listeners(file.listener);
         if let (Some(user), Some(false)) = (&user, allow_root) {
@@ -94,7 +107,10 @@ impl Judge<'_> {
             buffer_memory: buffer_memory?.0,
             drain_idle: drain_idle?.0,
             drain_timeout: drain_timeout?.0,
+            instance: instance?.0,
+            contact: contact?.0,
             log: log?,
+            pressure: pressure?,
             listeners: listeners?,
             said,
         })
@@ -116,6 +132,24 @@ impl Judge<'_> {
             record_rate: record_rate?,
             peer: peer?,
             empty: empty?,
+        })
+    }
+
+    fn pressure(&mut self, pressure: schema::Pressure) -> Option<Pressure> {
+        let above = self.take("pressure.above", pressure.above);
+        let per_source = self.take(
+            "pressure.max_connections_per_source",
+            pressure.max_connections_per_source,
+        );
+        let idle = self.take("pressure.idle", pressure.idle);
+        let stall = self.take("pressure.stall", pressure.stall);
+        let progress = self.take("pressure.progress", pressure.progress);
+        Some(Pressure {
+            above: above?.0,
+            max_connections_per_source: per_source?.0,
+            idle: idle?.0.map(|time| time.0),
+            stall: stall?.0.map(|time| time.0),
+            progress: progress?.0,
         })
     }
 
@@ -168,109 +202,23 @@ impl Judge<'_> {
         if let Ok(addresses) = &listener.address.value {
             // A lone address is not in a list, and its place is the key's.
             let whole = or_place(&listener.address.span);
+            let v6only = match &listener.tcp.value {
+                Ok(tcp) => matches!(tcp.v6only.value, Ok(true)),
+                Err(_) => false,
+            };
             for address in addresses.0.iter().take(ADDRESSES_MAX) {
                 if let Ok(value) = &address.value {
                     let span = address.span.clone().unwrap_or(whole.clone());
-                    self.addresses.push((owner.clone(), value.0, span));
+                    self.addresses.push(Placed {
+                        owner: owner.clone(),
+                        address: value.0,
+                        v6only,
+                        span,
+                    });
                 }
             }
         }
-        self.listener(&owner, listener)
-    }
-
-    fn listener(&mut self, owner: &str, listener: schema::Listener) -> Option<Listener> {
-        let key = |key: &str| format!("{owner}{key}");
-        let name = self.take(&key("name"), listener.name);
-        let address = self.addresses(&key("address"), listener.address);
-        let service = self.take(&key("service"), listener.service);
-        let backlog = self.take(&key("backlog"), listener.backlog);
-        let buffer = self.take(&key("buffer"), listener.buffer);
-        let max_connections = self.take(&key("max_connections"), listener.max_connections);
-        let max_bytes = self.take(&key("max_bytes"), listener.max_bytes);
-        let tcp = self
-            .take(&key("tcp"), listener.tcp)
-            .and_then(|tcp| self.tcp(&key("tcp."), tcp));
-        let timeout = self
-            .take(&key("timeout"), listener.timeout)
-            .and_then(|timeout| self.timeout(&key("timeout."), timeout));
-        Some(Listener {
-            name: name?.0,
-            address: address?,
-            service: service?,
-            backlog: backlog?.0,
-            // The type's range ends far below u32.
-            buffer: u32::try_from(buffer?.0).ok()?,
-            max_connections: max_connections?.0.and_then(|most| NonZeroU32::new(most.0)),
-            max_bytes: max_bytes?.0.map(|most| most.0),
-            tcp: tcp?,
-            timeout: timeout?,
-        })
-    }
-
-    fn addresses(
-        &mut self,
-        key: &str,
-        addresses: Setting<super::name::Addresses>,
-    ) -> Option<Vec<SocketAddr>> {
-        let addresses = self.take(key, addresses)?.0;
-        if let Some(beyond) = addresses.get(ADDRESSES_MAX) {
-            self.problem(
-                beyond.span.clone().unwrap_or(0..0),
-                format!("{key}: more than {ADDRESSES_MAX} addresses"),
-                "a wildcard such as [::] stands for all of them",
-            );
-            return None;
-        }
-        let mut all = Some(Vec::new());
-        for address in addresses {
-            let valid = self.take(key, address);
-            all = all.zip(valid).map(|(mut all, address)| {
-                all.push(address.0);
-                all
-            });
-        }
-        all
-    }
-
-    fn tcp(&mut self, prefix: &str, tcp: schema::Tcp) -> Option<Tcp> {
-        let key = |key: &str| format!("{prefix}{key}");
-        let nodelay = self.take(&key("nodelay"), tcp.nodelay);
-        let keepalive = match self.take(&key("keepalive"), tcp.keepalive) {
-            Some(Off(Some(keepalive))) => self.keepalive(&key("keepalive."), keepalive).map(Some),
-            Some(Off(None)) => Some(None),
-            None => None,
-        };
-        let user_timeout = self.take(&key("user_timeout"), tcp.user_timeout);
-        Some(Tcp {
-            nodelay: nodelay?,
-            keepalive: keepalive?,
-            user_timeout: user_timeout?.0.map(|time| time.0),
-        })
-    }
-
-    fn keepalive(&mut self, prefix: &str, keepalive: schema::Keepalive) -> Option<Keepalive> {
-        let idle = self.take(&format!("{prefix}idle"), keepalive.idle);
-        let interval = self.take(&format!("{prefix}interval"), keepalive.interval);
-        let count = self.take(&format!("{prefix}count"), keepalive.count);
-        Some(Keepalive {
-            idle: idle?.0,
-            interval: interval?.0,
-            count: count?.0,
-        })
-    }
-
-    fn timeout(&mut self, prefix: &str, timeout: schema::Timeout) -> Option<Timeout> {
-        let key = |key: &str| format!("{prefix}{key}");
-        let first_byte = self.take(&key("first_byte"), timeout.first_byte);
-        let idle = self.take(&key("idle"), timeout.idle);
-        let lifetime = self.take(&key("lifetime"), timeout.lifetime);
-        let stall = self.take(&key("stall"), timeout.stall);
-        Some(Timeout {
-            first_byte: first_byte?.0.map(|time| time.0),
-            idle: idle?.0.map(|time| time.0),
-            lifetime: lifetime?.0.map(|time| time.0),
-            stall: stall?.0.map(|time| time.0),
-        })
+        self.listener(&owner, listener, Some(place))
     }
 
     fn root_is_allowed(&mut self, user: &str, span: Option<Range<usize>>) {
@@ -314,15 +262,18 @@ impl Judge<'_> {
 
     fn addresses_differ(&mut self) {
         let addresses = std::mem::take(&mut self.addresses);
-        for (index, (owner, address, span)) in addresses.iter().enumerate() {
+        for (index, one) in addresses.iter().enumerate() {
             let taken = addresses[..index]
                 .iter()
-                .find(|(_, other, _)| overlap(*address, *other));
-            if let Some((_, other, place)) = taken {
-                let (line, _) = text::position(self.text, place.start);
+                .find(|other| overlap((one.address, one.v6only), (other.address, other.v6only)));
+            if let Some(other) = taken {
+                let (line, _) = text::position(self.text, other.span.start);
                 self.problem(
-                    span.clone(),
-                    format!("{owner}address: {address} overlaps {other} of line {line}"),
+                    one.span.clone(),
+                    format!(
+                        "{}address: {} overlaps {} of line {line}",
+                        one.owner, one.address, other.address
+                    ),
                     "give each its own port; [::] takes every address, IPv4 as well",
                 );
             }
@@ -331,7 +282,7 @@ impl Judge<'_> {
 
     /// The setting's value, or its problem noted. `key` ends in ": " where the value is a table that
     /// has no name of its own.
-    fn take<T>(&mut self, key: &str, setting: Setting<T>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, key: &str, setting: Setting<T>) -> Option<T> {
         let wrong = match setting.value {
             Ok(value) => return Some(value),
             Err(wrong) => wrong,
@@ -347,7 +298,7 @@ impl Judge<'_> {
         None
     }
 
-    fn problem(&mut self, span: Range<usize>, what: String, remedy: &str) {
+    pub(super) fn problem(&mut self, span: Range<usize>, what: String, remedy: &str) {
         self.problems.push(Problem {
             span,
             what,

@@ -191,6 +191,10 @@ pub(super) struct Off<T>(pub(super) Option<T>);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Auto<T>(pub(super) Option<T>);
 
+/// A value that may also be left to the kernel, or to the socket unit.
+#[derive(Clone, Debug)]
+pub(super) struct Kernel<T>(pub(super) Option<T>);
+
 macro_rules! or_a_word {
     ($type:ident, $word:literal) => {
         impl<T: Value> Value for $type<T> {
@@ -241,6 +245,7 @@ macro_rules! or_a_word {
 
 or_a_word!(Off, "off");
 or_a_word!(Auto, "auto");
+or_a_word!(Kernel, "kernel");
 
 /// A table or list of settings, each of which may be wrong on its own.
 #[derive(Clone, Debug)]

@@ -149,31 +149,22 @@ pub(crate) mod testing {
     //! A listener as the built-in default has it, for the tests of this room.
 
     use std::net::SocketAddr;
-    use std::time::Duration;
 
-    use crate::config::{Listener, Service, Tcp, Timeout};
+    use crate::config::{Config, Listener, Timeout};
 
     pub(crate) fn listener(name: &str, address: &[&str]) -> Listener {
         let parse = |text: &&str| text.parse::<SocketAddr>().expect("an address");
+        let default = Config::defaults().listeners.remove(0);
         Listener {
             name: name.to_owned(),
             address: address.iter().map(parse).collect(),
-            service: Service::Echo,
-            backlog: 4096,
-            buffer: 512 * 1024,
-            max_connections: None,
-            max_bytes: None,
-            tcp: Tcp {
-                nodelay: true,
-                keepalive: None,
-                user_timeout: Some(Duration::from_secs(30)),
-            },
             timeout: Timeout {
                 first_byte: None,
                 idle: None,
                 lifetime: None,
                 stall: None,
             },
+            ..default
         }
     }
 }

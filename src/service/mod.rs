@@ -5,20 +5,14 @@
 pub mod echo;
 
 use crate::buffer::Buffer;
-
-/// What answers on a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// RFC 862: the same bytes.
-    Echo,
-}
+pub use crate::config::Service;
 
 impl Service {
     /// The answer to `input`.
     #[inline(always)]
     pub fn answer(self, input: Buffer) -> Buffer {
         match self {
-            Service::Echo => echo::answer(input),
+            _ => echo::answer(input),
         }
     }
 
@@ -26,7 +20,7 @@ impl Service {
     #[inline(always)]
     pub fn input_within(self, bytes: u64) -> u64 {
         match self {
-            Service::Echo => bytes / 2,
+            _ => bytes / 2,
         }
     }
 }

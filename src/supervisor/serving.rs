@@ -176,14 +176,14 @@ impl Serving {
                 sockets.push(free.swap_remove(open));
                 continue;
             }
-            let in_the_way = |held: &&Held| config::overlap(held.address, asked);
-            if let Some(held) = before
-                .listeners
-                .iter()
-                .flat_map(|served| &served.own)
-                .find(in_the_way)
-            {
-                let (listener, present) = (listener.name.clone(), held.address);
+            let wanted = (asked, listener.tcp.v6only);
+            let in_the_way = |served: &Served| {
+                let v6only = served.config.tcp.v6only;
+                let mut own = served.own.iter().map(|held| held.address);
+                own.find(|held| config::overlap((*held, v6only), wanted))
+            };
+            if let Some(present) = before.listeners.iter().find_map(in_the_way) {
+                let listener = listener.name.clone();
                 return Err(listener::Error::NeedsRestart {
                     listener,
                     address: asked,
@@ -406,9 +406,7 @@ fn max_connections(listener: &config::Listener) -> u32 {
 /// What a listener's configuration means for its connections.
 fn limits(listener: &config::Listener) -> Limits {
     Limits {
-        service: match listener.service {
-            config::Service::Echo => Service::Echo,
-        },
+        service: listener.service,
         buffer: listener.buffer,
         max_bytes: listener.max_bytes.unwrap_or(u64::MAX),
         first_byte: listener.timeout.first_byte,

@@ -1,0 +1,137 @@
+//! The most memory that a configuration allows, with the formula. Pure.
+
+use super::quantity::write_size;
+use super::{Config, Engine};
+use crate::buffer::{TURN_MEMORY, URING_MEMORY};
+
+/// What one connection takes besides buffers: its state, its timer, its place in two tables.
+pub const CONNECTION_MEMORY: u64 = 400;
+
+/// The most memory that a configuration allows, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The daemon's own.
+    pub ours: u64,
+    /// The kernel's, for our sockets' queues.
+    pub kernel: u64,
+}
+
+/// What one worker takes with this engine, however many peers it serves; where the daemon chooses, the most.
+pub fn worker_memory(engine: Engine) -> u64 {
+    match engine {
+        Engine::Epoll => TURN_MEMORY.into(),
+        Engine::IoUring | Engine::Auto => URING_MEMORY,
+    }
+}
+
+/// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
+pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
+    let connections = u64::from(max_connections);
+    Memory {
+        ours: config
+            .buffer_memory
+            .saturating_add(u64::from(workers) * worker_memory(config.engine))
+            .saturating_add(connections * CONNECTION_MEMORY),
+        kernel: connections.saturating_mul(per_socket),
+    }
+}
+
+/// What the kernel allows one socket: the last words of `net.ipv4.tcp_rmem` and `tcp_wmem`, together.
+pub fn per_socket(tcp_rmem: &str, tcp_wmem: &str) -> Option<u64> {
+    let most = |three: &str| three.split_whitespace().nth(2)?.parse::<u64>().ok();
+    most(tcp_rmem)?.checked_add(most(tcp_wmem)?)
+}
+
+/// The memory figures as TOML comments, with the formula, so that nobody has to believe them.
+pub(super) fn print_memory(
+    config: &Config,
+    workers: u32,
+    max_connections: u32,
+    per_socket: Option<u64>,
+) -> String {
+    let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
+    let mut out = format!(
+        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B\n",
+        about(figures.ours),
+        write_size(config.buffer_memory),
+        write_size(worker_memory(config.engine)),
+        match config.engine {
+            Engine::Auto => "engine io_uring, if it is that",
+            Engine::IoUring => "engine io_uring",
+            Engine::Epoll => "engine epoll",
+        },
+    );
+    let kernel = match per_socket {
+        Some(each) => format!(
+            "# and {} of the kernel's\n#   = {max_connections} connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
+            about(figures.kernel),
+            about(each),
+        ),
+        None => {
+            "# and the kernel's, which cannot be told: net.ipv4.tcp_rmem is not readable\n".into()
+        }
+    };
+    out.push_str(&kernel);
+    out
+}
+
+/// A size for people: one digit after the point is as much as a bound deserves.
+fn about(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string().replace(' ', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_the_sum_of_what_the_formula_names() {
+        let config = Config::builtin();
+        assert_eq!(
+            memory(&config, 4, 10_000, 10 << 20),
+            Memory {
+                ours: (256 << 20) + 4 * (512 << 10) + 10_000 * 400,
+                kernel: 10_000 * (10 << 20),
+            }
+        );
+    }
+
+    #[test]
+    fn the_engine_says_what_a_worker_takes_and_auto_is_the_most_of_both() {
+        let with = |engine| Config {
+            engine,
+            ..Config::builtin()
+        };
+        let ours = |engine| memory(&with(engine), 4, 1, 0).ours;
+        let epoll = ours(Engine::Epoll);
+        assert_eq!(
+            ours(Engine::IoUring) - epoll,
+            4 * ((34 << 20) - (512 << 10))
+        );
+        assert_eq!(ours(Engine::Auto), ours(Engine::IoUring));
+        let text = |engine| print_memory(&with(engine), 2, 100, None);
+        assert!(text(Engine::IoUring).contains("2 workers * 34MiB (engine io_uring) +"));
+        assert!(
+            text(Engine::Auto).contains("2 workers * 34MiB (engine io_uring, if it is that) +")
+        );
+    }
+
+    #[test]
+    fn the_kernels_share_is_the_most_of_both_queues() {
+        assert_eq!(
+            per_socket("4096\t131072\t6291456\n", "4096\t16384\t4194304\n"),
+            Some(10_485_760)
+        );
+        assert_eq!(per_socket("4096 131072", "4096 16384 4194304"), None);
+        assert_eq!(per_socket("", ""), None);
+    }
+
+    #[test]
+    fn the_figures_are_comments_with_their_formula() {
+        let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
+        assert!(text.lines().all(|line| line.starts_with('#')));
+        assert!(text.contains("2 workers * 512KiB (engine epoll) +"));
+        assert!(text.contains("100 connections * 400B"));
+        assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
+    }
+}
