@@ -20,6 +20,7 @@
 //! | [`control`] | the local socket: reload |
 //! | [`metrics`] | counters of each worker, summed when somebody reads them |
 //! | [`tick`] | time, in milliseconds since boot |
+//! | [`bucket`] | how often, and how fast: token buckets *(pure)* |
 //! | `sys` | every unsafe block, each behind a safe function |
 //!
 //! ```text
@@ -44,6 +45,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("echod is for Linux: epoll, socket activation and systemd are what it is made of");
 
+pub mod bucket;
 pub mod buffer;
 mod cause;
 pub mod cli;
