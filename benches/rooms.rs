@@ -46,20 +46,16 @@ struct Peer {
 impl Peer {
     fn new() -> Peer {
         let limits = Limits {
-            service: Service::Echo,
-            buffer: 512 * 1024,
-            max_bytes: u64::MAX,
-            first_byte: None,
             idle: Some(IDLE),
-            lifetime: None,
             stall: Some(Duration::from_secs(30)),
-            drain: None,
+            ..Limits::unbounded(Service::Echo, 512 * 1024)
         };
         let memory = Memory::new(1 << 30);
         let connection = Connection::new(&Turn {
             now: Tick(0),
             limits: &limits,
             memory: &memory,
+            source: None,
         });
         let mut peer = Peer {
             connection,
@@ -112,6 +108,7 @@ impl Peer {
             now: Tick(1),
             limits: &self.limits,
             memory: &self.memory,
+            source: None,
         };
         what(&mut self.connection, &turn);
     }

@@ -21,7 +21,7 @@ use echod::logging::{Echo, Log, Paths};
 use echod::metrics::Counts;
 use echod::service::Service;
 use echod::tick::Tick;
-use echod::worker::admission::{Admission, Bound};
+use echod::worker::admission::{Admission, Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
 use echod::worker::{Desk, Shared, Worker};
 
@@ -78,20 +78,17 @@ fn serve(
 
 /// One listener with the bounds that the daemon has by default.
 fn plan(socket: Arc<OwnedFd>) -> Plan<Arc<OwnedFd>> {
+    let config = Config::defaults();
     let listener = Listener {
         id: 0,
         name: "echo".into(),
         limits: Limits {
-            service: Service::Echo,
-            buffer: 512 << 10,
-            max_bytes: u64::MAX,
-            first_byte: None,
-            idle: Some(Duration::from_secs(3600)),
-            lifetime: None,
-            stall: Some(Duration::from_secs(30)),
-            drain: None,
+            idle: config.listeners[0].timeout.idle,
+            stall: config.listeners[0].timeout.stall,
+            ..Limits::unbounded(Service::Echo, config.listeners[0].buffer)
         },
-        bound: Arc::new(Bound::new(CONNECTIONS)),
+        gate: Gate::new(1, config.listeners[0].source_prefix),
+        rules: Rules::open(),
         refuse: None,
     };
     Plan {
@@ -104,6 +101,7 @@ fn plan(socket: Arc<OwnedFd>) -> Plan<Arc<OwnedFd>> {
         }],
         drain_idle: Duration::from_secs(1),
         drain_timeout: Duration::from_secs(30),
-        log: Config::builtin().log,
+        log: config.log,
+        pressure: config.pressure,
     }
 }

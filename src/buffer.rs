@@ -44,6 +44,11 @@ impl Memory {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// The bound.
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
@@ -52,7 +57,7 @@ impl Memory {
     /// Most bytes that one receive may bring now: less when half of the memory is in use.
     #[inline]
     pub fn room(&self) -> u32 {
-        if self.used() > self.limit.load(Ordering::Relaxed) / 2 {
+        if self.used() > self.limit() / 2 {
             TIGHT_RECEIVE
         } else {
             TURN_MEMORY
@@ -61,13 +66,13 @@ impl Memory {
 
     /// Is so much in use, seven eighths, that no new peer should come in?
     pub fn is_full(&self) -> bool {
-        self.used() > self.limit.load(Ordering::Relaxed) / 8 * 7
+        self.used() > self.limit() / 8 * 7
     }
 
     /// Takes `size` bytes of the memory, or nothing if they are not there.
     fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
         let size = size as u64;
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.limit();
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(size).filter(|all| *all <= limit)

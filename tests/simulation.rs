@@ -19,7 +19,7 @@ use echod::logging::{Echo, Log, Paths};
 use echod::metrics::Counts;
 use echod::service::Service;
 use echod::tick::Tick;
-use echod::worker::admission::{Admission, Bound};
+use echod::worker::admission::{Admission, Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
 use echod::worker::{Desk, Shared, Worker};
 
@@ -31,7 +31,7 @@ struct Run {
     net: Rc<RefCell<Network>>,
     shared: Arc<Shared<(), usize>>,
     worker: Worker<SimDriver>,
-    bound: Arc<Bound>,
+    gate: Gate,
 }
 
 /// A log that nobody reads: what finds no reader is dropped, as ever.
@@ -45,8 +45,6 @@ fn limits(random: &mut Random, calm: bool) -> Limits {
     let sometimes =
         |random: &mut Random, ms| (random.once_in(3) && !calm).then(|| Duration::from_millis(ms));
     Limits {
-        service: Service::Echo,
-        buffer: 64 << random.below(8),
         max_bytes: if random.once_in(4) && !calm {
             2 + random.below(20_000)
         } else {
@@ -56,7 +54,7 @@ fn limits(random: &mut Random, calm: bool) -> Limits {
         idle: sometimes(random, 900),
         lifetime: sometimes(random, 3000),
         stall: sometimes(random, 2000),
-        drain: None,
+        ..Limits::unbounded(Service::Echo, 64 << random.below(8))
     }
 }
 
@@ -92,12 +90,14 @@ impl Run {
             bell: bell().unwrap(),
             stale: AtomicBool::new(true),
         });
-        let bound = Arc::new(Bound::new(max_connections));
+        let gate = Gate::new(1, config.listeners[0].source_prefix);
+        gate.bound.set_max(max_connections);
         let listener = Listener {
             id: 0,
             name: "echo".into(),
             limits,
-            bound: Arc::clone(&bound),
+            gate: gate.clone(),
+            rules: Rules::open(),
             refuse: None,
         };
         let plan = Plan {
@@ -111,6 +111,7 @@ impl Run {
             drain_idle: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
             log: config.log,
+            pressure: config.pressure,
         };
         let driver = SimDriver(Rc::clone(&net));
         let worker = Worker::new(0, driver, Arc::clone(&shared), log, net.borrow().now());
@@ -118,7 +119,7 @@ impl Run {
             net,
             shared,
             worker,
-            bound,
+            gate,
         };
         run.order(Order::Adopt(Arc::new(plan)));
         run
@@ -160,7 +161,7 @@ impl Run {
             "kept memory was not given back"
         );
         assert_eq!(
-            (self.bound.live(), self.shared.admission.all().live()),
+            (self.gate.bound.live(), self.shared.admission.all().live()),
             (0, 0),
             "a bound was not given back"
         );

@@ -79,10 +79,9 @@ impl Script<'_> {
     }
 
     fn limits(&mut self) -> Limits {
+        // The configuration allows no empty buffer.
+        let buffer = 1 + self.short();
         Limits {
-            service: Service::Echo,
-            // The configuration allows no empty buffer.
-            buffer: 1 + self.short(),
             max_bytes: if self.byte() & 1 == 1 {
                 u64::from(self.short())
             } else {
@@ -92,7 +91,7 @@ impl Script<'_> {
             idle: self.timeout(),
             lifetime: self.timeout(),
             stall: self.timeout(),
-            drain: None,
+            ..Limits::unbounded(Service::Echo, buffer)
         }
     }
 }
@@ -147,6 +146,7 @@ impl Run {
             now,
             limits: &limits,
             memory: &memory,
+            source: None,
         });
         Run {
             connection,
@@ -176,6 +176,7 @@ impl Run {
             now: self.now,
             limits: &self.limits,
             memory: &self.memory,
+            source: None,
         };
         what(&mut self.connection, &turn);
     }

@@ -246,6 +246,19 @@ pub struct Pressure {
     pub progress: Option<ByteRate>,
 }
 
+impl Pressure {
+    /// Nothing becomes strict.
+    pub const fn none() -> Pressure {
+        Pressure {
+            above: None,
+            max_connections_per_source: None,
+            idle: None,
+            stall: None,
+            progress: None,
+        }
+    }
+}
+
 /// `[[listener]]`: one named service, at one or several addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {

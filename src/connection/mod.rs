@@ -18,6 +18,7 @@
 //! Our own end is never a close with bytes unread: that would be a reset, which takes back what the
 //! kernel still had to deliver. Closing submits nothing but the close itself.
 
+mod limits;
 mod outbox;
 mod reason;
 mod timing;
@@ -27,10 +28,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::bucket::Bucket;
 use crate::buffer::{Buffer, Memory};
 use crate::driver::Sent;
-use crate::service::Service;
 use crate::tick::Tick;
+pub use limits::{Drain, Limits};
 use outbox::{NoMemory, Outbox};
 pub use reason::Reason;
 
@@ -53,38 +55,6 @@ pub const ASK: Duration = Duration::from_millis(250);
 /// Reading pauses when the peer is owed a listener's `buffer`, and goes on at this share of it.
 const LOW_WATER: u32 = 4;
 
-/// What holds for all connections of a listener. `None` is off.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// What answers.
-    pub service: Service,
-    /// High water: most bytes owed to a peer.
-    pub buffer: u32,
-    /// Most bytes, received and sent together; `u64::MAX`: any number.
-    pub max_bytes: u64,
-    /// From the beginning to the first byte.
-    pub first_byte: Option<Duration>,
-    /// Without a byte from the peer, while nothing is owed.
-    pub idle: Option<Duration>,
-    /// From the beginning to the end.
-    pub lifetime: Option<Duration>,
-    /// We owe bytes and the peer takes none.
-    pub stall: Option<Duration>,
-    /// Set while the daemon drains, or the listener is removed.
-    pub drain: Option<Drain>,
-}
-
-/// How connections end that would not end by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
-    /// A peer that is owed nothing and has sent nothing for so long gets our FIN.
-    pub idle: Duration,
-    /// How long we read after it: [`PARTING`], or [`DRAIN_PARTING`] if somebody waits for the end.
-    pub parting: Duration,
-    /// Whatever it is doing, a peer gets our FIN then, and a reset [`DRAIN_RESET`] later.
-    pub until: Tick,
-}
-
 /// What a connection is lent to judge an event.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
@@ -94,6 +64,8 @@ pub struct Turn<'a> {
     pub limits: &'a Limits,
     /// Where kept memory comes from.
     pub memory: &'a Arc<Memory>,
+    /// What its source has left of a byte rate; `None` once its bytes count for nothing.
+    pub source: Option<&'a Bucket>,
 }
 
 /// What a connection wants done.
@@ -150,8 +122,11 @@ pub struct Connection {
     ask: Tick,
     /// What it answered last.
     acked: u64,
-    /// Ending and Parting: the latest moment.
+    /// Open: a byte rate pauses it until then. Ending and Parting: the latest moment.
     until: Tick,
+    /// While there is a least progress: since when it is judged, and the bytes before that.
+    marked: Tick,
+    mark: u64,
     /// Most bytes of a receive; 0: paused.
     room: u32,
     state: State,
@@ -174,7 +149,9 @@ impl Connection {
             ask: Tick::NEVER,
             acked: 0,
             until: Tick::NEVER,
-            room: turn.limits.buffer,
+            marked: Tick::NEVER,
+            mark: 0,
+            room: turn.limits.receive(),
             state: State::Open,
             peer_closed: false,
             reason: Reason::Done,
@@ -195,10 +172,7 @@ impl Connection {
         let (length, limits) = (u64::from(input.len()), turn.limits);
         self.received += length;
         self.heard = turn.now;
-        if self.is_easy(limits)
-            && self.outbox.owed() == 0
-            && (limits.max_bytes == u64::MAX || length <= self.allowance(limits, length))
-        {
+        if self.is_easy(limits) && self.outbox.owed() == 0 && !limits.counts_bytes() {
             return self.outbox.begin(limits.service.answer(input));
         }
         self.receive_rarely(input, turn);
@@ -216,11 +190,40 @@ impl Connection {
         input.truncate(u32::try_from(allowed).unwrap_or(u32::MAX));
         if !input.is_empty() {
             let answer = turn.limits.service.answer(input);
-            let pushed = self.outbox.push(answer, turn.memory);
-            self.after_slow(pushed, turn);
+            if self.outbox.owed() == 0 && !self.is_behind() {
+                // It keeps up, and is only counted; a reload may have changed what it may be owed.
+                self.settle_room(turn.limits);
+                self.outbox.begin(answer);
+            } else {
+                let pushed = self.outbox.push(answer, turn.memory);
+                self.after_slow(pushed, turn);
+            }
         }
         if allowed < length {
-            self.end(Reason::Quota, turn.now + ENDING, turn);
+            return self.end(Reason::Quota, turn.now + ENDING, turn);
+        }
+        self.pace(length, turn);
+    }
+
+    /// Counts bytes against the rates, and pauses where there is a debt.
+    fn pace(&mut self, bytes: u64, turn: &Turn<'_>) {
+        let (now, limits) = (turn.now, turn.limits);
+        let own = limits.rate.zip(turn.source);
+        let own = own.map(|(rate, source)| source.charge(rate, bytes, now));
+        let total = limits.total.as_ref();
+        let total = total.map(|(rate, bucket)| bucket.charge(*rate, bytes, now));
+        let Some(until) = own
+            .into_iter()
+            .chain(total)
+            .max()
+            .filter(|until| *until > now)
+        else {
+            return;
+        };
+        if self.state == State::Open {
+            self.until = until;
+            self.todo |= todo::DEADLINE;
+            self.settle_room(limits);
         }
     }
 
@@ -280,7 +283,7 @@ impl Connection {
         if kept.is_err() {
             return self.close(Reason::Full, true);
         }
-        let (owed, high) = (self.outbox.owed(), turn.limits.buffer);
+        let owed = self.outbox.owed();
         if owed == 0 {
             self.ask = Tick::NEVER;
         } else if self.ask == Tick::NEVER {
@@ -289,14 +292,22 @@ impl Connection {
             self.ask = turn.now + ASK;
             self.todo |= todo::DEADLINE;
         }
-        if self.state == State::Open {
-            let paused = self.room == 0;
-            self.set_room(if owed > high / LOW_WATER && (paused || owed >= high) {
-                0
-            } else {
-                high.saturating_sub(owed)
-            });
+        self.settle_room(turn.limits);
+    }
+
+    /// How much may be received now, of a peer that may be behind or paused.
+    fn settle_room(&mut self, limits: &Limits) {
+        if self.state != State::Open {
+            return;
         }
+        let (owed, high) = (self.outbox.owed(), limits.buffer);
+        let is_paused = self.until != Tick::NEVER;
+        let is_over = owed > high / LOW_WATER && (self.room == 0 || owed >= high);
+        self.set_room(if is_paused || is_over {
+            0
+        } else {
+            high.saturating_sub(owed).min(limits.receive())
+        });
     }
 
     fn set_room(&mut self, room: u32) {
@@ -334,6 +345,11 @@ impl Connection {
         };
         // What ended it before, if something did, is what the record tells.
         self.close(self.own_reason().unwrap_or(reason), true);
+    }
+
+    /// Its peer may not be here any more: nothing is owed to it.
+    pub fn handle_denied(&mut self) {
+        self.close(self.own_reason().unwrap_or(Reason::Denied), true);
     }
 
     /// The daemon stops at once.

@@ -43,12 +43,16 @@ reasons! {
     Lifetime = "lifetime", false;
     /// It was owed bytes and took none for `timeout.stall`.
     Stall = "stall", true;
+    /// Under pressure it carried fewer bytes than `pressure.progress` asks for.
+    Slow = "slow", true;
     /// It carried `max_bytes`.
     Quota = "quota", true;
-    /// No listener of the configuration claims the socket that it came in by.
+    /// `access` denies it, or no listener of the configuration claims the socket that it came in by.
     Denied = "denied", true;
     /// A bound on connections, descriptors or memory was reached.
     Full = "full", true;
+    /// Its source opened more connections than `rate.connections` allows.
+    Rate = "rate", true;
     /// The daemon drained, or its listener was removed.
     Drain = "drain", false;
     /// The daemon stopped at once.

@@ -2,19 +2,11 @@
 
 use super::*;
 use crate::buffer::TurnMemory;
+use crate::service::Service;
 
 /// Limits that bound nothing but the buffer.
 pub(super) fn limits() -> Limits {
-    Limits {
-        service: Service::Echo,
-        buffer: 1000,
-        max_bytes: u64::MAX,
-        first_byte: None,
-        idle: None,
-        lifetime: None,
-        stall: None,
-        drain: None,
-    }
+    Limits::unbounded(Service::Echo, 1000)
 }
 
 /// A connection and the kernel and peer around it.
@@ -32,7 +24,7 @@ pub(super) struct Peer {
     /// A send that it has not answered.
     waiting: Option<Buffer>,
     /// How much may be received.
-    room: u32,
+    pub(super) room: u32,
 }
 
 impl Peer {
@@ -42,6 +34,7 @@ impl Peer {
             now: Tick(0),
             limits: &limits,
             memory: &memory,
+            source: None,
         };
         let connection = Connection::new(&turn);
         let mut peer = Peer {
@@ -67,6 +60,7 @@ impl Peer {
             now: self.now,
             limits: &limits,
             memory: &self.memory,
+            source: None,
         };
         event(&mut self.connection, &turn);
         let mut wants = Vec::new();

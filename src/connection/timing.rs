@@ -18,6 +18,10 @@ impl Connection {
             State::Parting if now >= self.last(limits) => self.close(self.reason, false),
             State::Ending if now >= self.last(limits) => self.close(self.reason, true),
             State::Parting => {}
+            State::Open if self.until <= now => {
+                self.until = Tick::NEVER;
+                self.settle_room(limits);
+            }
             State::Open if now >= self.over(limits.lifetime) => {
                 self.end(Reason::Lifetime, now + ENDING, turn)
             }
@@ -37,12 +41,30 @@ impl Connection {
             State::Flushing if now >= self.drained(limits) + DRAIN_RESET => {
                 self.close(Reason::Drain, true)
             }
+            State::Open | State::Flushing if now >= self.judged(limits) => self.judge(turn),
             _ if now >= self.asks(limits) => {
                 self.ask = now + ASK;
                 self.todo |= todo::ASK;
             }
             _ => {}
         }
+    }
+
+    /// Has it carried the bytes that pressure asks for? A count begins with the pressure and ends with it.
+    fn judge(&mut self, turn: &Turn<'_>) {
+        let carried = self.received + self.sent;
+        let least = turn.limits.progress.filter(|_| self.marked != Tick::NEVER);
+        if least.is_some_and(|least| carried - self.mark < least.bytes) {
+            return match self.state {
+                State::Open => self.end(Reason::Slow, turn.now + ENDING, turn),
+                _ => self.close(Reason::Slow, true),
+            };
+        }
+        self.mark = carried;
+        self.marked = match turn.limits.progress {
+            Some(_) => turn.now,
+            None => Tick::NEVER,
+        };
     }
 
     /// The kernel's answer to [`Want::Ask`]: all bytes that the peer has acknowledged.
@@ -79,12 +101,15 @@ impl Connection {
             State::Flushing => self
                 .over(limits.lifetime)
                 .min(self.drained(limits) + DRAIN_RESET)
+                .min(self.judged(limits))
                 .min(self.asks(limits)),
             State::Open => self
                 .over(limits.lifetime)
                 .min(first)
                 .min(idle)
+                .min(self.until)
                 .min(self.drained(limits))
+                .min(self.judged(limits))
                 .min(self.asks(limits)),
         }
     }
@@ -106,11 +131,23 @@ impl Connection {
         timeout.map_or(Tick::NEVER, |timeout| self.opened + timeout)
     }
 
-    /// So long after the last byte in either direction.
+    /// So long after the last byte in either direction. Of one that a rate pauses it is not known whether it
+    /// is quiet: that begins when the pause ends.
     fn quiet(&self, timeout: Option<Duration>) -> Tick {
-        timeout.map_or(Tick::NEVER, |timeout| {
-            self.heard.max(self.progress) + timeout
-        })
+        let heard = match self.until {
+            Tick::NEVER => self.heard,
+            until => until,
+        };
+        timeout.map_or(Tick::NEVER, |timeout| heard.max(self.progress) + timeout)
+    }
+
+    /// When its progress is judged; at once where a count begins or ends.
+    fn judged(&self, limits: &Limits) -> Tick {
+        match (limits.progress, self.marked) {
+            (None, Tick::NEVER) => Tick::NEVER,
+            (Some(least), marked) if marked != Tick::NEVER => marked + least.per,
+            _ => Tick(0),
+        }
     }
 
     /// When our own end of it has taken long enough.
@@ -137,6 +174,10 @@ impl Connection {
 mod tests {
     use super::super::tests::{Peer, limits};
     use super::*;
+    use std::sync::Arc;
+
+    use crate::bucket::{Bucket, Rate};
+    use crate::config::ByteRate;
     use crate::connection::{DRAIN_PARTING, Drain, PARTING, Want};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -258,5 +299,91 @@ mod tests {
             "{wants:?}"
         );
         assert_eq!(busy.connection.reason(), Reason::Drain);
+    }
+
+    fn rate(bytes: u64, seconds: u64) -> ByteRate {
+        ByteRate {
+            bytes,
+            per: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn a_rate_pauses_a_peer_and_loses_and_ends_nothing() {
+        let total = (Rate::from(rate(1000, 1)), Arc::new(Bucket::default()));
+        let mut peer = Peer::new(Limits {
+            idle: Some(SECOND),
+            total: Some(total),
+            ..limits()
+        });
+        let wants = peer.says(&[7; 600]);
+        assert!(matches!(wants[..], [Want::Deadline]), "{wants:?}");
+        assert_eq!(peer.room, 0);
+        assert_eq!(peer.took.len(), 600, "what has come is answered at once");
+        // A hundred were there, so 500 are owed: half a second.
+        assert_eq!(peer.deadline(), Tick(500));
+        peer.wait(500);
+        assert_eq!(
+            (peer.room, peer.deadline()),
+            (256, Tick(1000)),
+            "idle since it was heard"
+        );
+        peer.says(b"a");
+        assert_eq!(peer.room, 0, "nothing is there yet");
+    }
+
+    #[test]
+    fn a_pause_is_no_idleness_but_a_drain_ends_it() {
+        let total = (Rate::from(rate(10, 1)), Arc::new(Bucket::default()));
+        let mut peer = Peer::new(Limits {
+            idle: Some(SECOND),
+            total: Some(total),
+            ..limits()
+        });
+        peer.says(&[7; 101]);
+        assert_eq!(
+            peer.deadline(),
+            Tick(10_000),
+            "paused for ten times as long as idle"
+        );
+        peer.limits.drain = Some(Drain {
+            idle: SECOND,
+            parting: DRAIN_PARTING,
+            until: Tick(5000),
+        });
+        assert_eq!(peer.deadline(), Tick(5000));
+        peer.wait(5000);
+        assert_eq!(peer.connection.reason(), Reason::Drain);
+    }
+
+    #[test]
+    fn progress_is_judged_from_the_moment_that_it_is_asked_for() {
+        let mut peer = Peer::new(limits());
+        peer.wait(100_000);
+        peer.limits.progress = Some(rate(10, 60));
+        assert_eq!(peer.deadline(), Tick(0), "a count has to begin");
+        peer.wait(0);
+        assert_eq!(peer.deadline(), Tick(160_000));
+        peer.says(b"abcde");
+        peer.wait(60_000);
+        assert_eq!(peer.deadline(), Tick(220_000), "five there and five back");
+        peer.says(b"abcd");
+        peer.wait(60_000);
+        assert_eq!(peer.connection.reason(), Reason::Slow);
+    }
+
+    #[test]
+    fn what_was_slow_before_pressure_came_again_is_not_held_against_it() {
+        let mut peer = Peer::new(limits());
+        peer.limits.progress = Some(rate(10, 60));
+        peer.wait(0);
+        peer.limits.progress = None;
+        assert_eq!(peer.deadline(), Tick(0), "the count has to end");
+        peer.wait(0);
+        assert_eq!(peer.deadline(), Tick::NEVER);
+        peer.wait(600_000);
+        peer.limits.progress = Some(rate(10, 60));
+        peer.wait(0);
+        assert_eq!(peer.deadline(), Tick(660_000));
     }
 }

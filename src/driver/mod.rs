@@ -151,8 +151,8 @@ pub trait Driver {
     /// What the kernel says if it cannot watch one more socket; the connection is reset.
     fn open(&mut self, token: Token, stream: Self::Stream) -> Result<(), Errno>;
 
-    /// Resets a connection that was accepted and is not wanted.
-    fn refuse(&mut self, stream: Self::Stream);
+    /// Ends a connection that was accepted and is not wanted: by a reset, or behind a line of text.
+    fn refuse(&mut self, stream: Self::Stream, line: Option<&[u8]>);
 
     /// Receives up to `room` bytes at a time from now on; 0: nothing until further notice.
     fn receive(&mut self, token: Token, room: u32);
@@ -224,6 +224,27 @@ fn is_of_one_peer(errno: Errno) -> bool {
             | Errno::EOPNOTSUPP
             | Errno::ENETUNREACH
     )
+}
+
+/// Most that is thrown away of what a refused peer has sent by then: as much as comes in one flight.
+const REFUSED_READS: usize = 16;
+
+/// Closes a connection that is not wanted. A line reaches its peer unless more arrives after this than was there
+/// already: nobody waits for one who is refused.
+fn turn_away(stream: &OwnedFd, line: Option<&[u8]>) {
+    let Some(line) = line else {
+        return reset_on_close(stream);
+    };
+    // Whatever fails here, the close that follows is all that is owed.
+    let _ = sys::send(stream.as_fd(), line);
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    // With bytes unread the close would be a reset, and take the line back.
+    let mut thrown_away = [0; 4096];
+    for _ in 0..REFUSED_READS {
+        if !matches!(sys::receive(stream.as_fd(), &mut thrown_away), Ok(1..)) {
+            break;
+        }
+    }
 }
 
 /// Makes the close of a connection a reset: what it still holds is thrown away.

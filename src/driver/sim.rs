@@ -359,7 +359,7 @@ impl Driver for SimDriver {
         Ok(())
     }
 
-    fn refuse(&mut self, peer: usize) {
+    fn refuse(&mut self, peer: usize, _line: Option<&[u8]>) {
         let mut net = self.0.borrow_mut();
         net.peers[peer].reset = true;
         net.peers[peer].broken = true;

@@ -72,6 +72,10 @@ kinds! {
     ACCEPT_PAUSED = "accept_paused", Warning, false, 0xe47d3430_db094fe7_b11d1efc_ef74f0f1, "accept paused";
     /// Peers are refused; said for each bound at most once a minute.
     BOUND_REACHED = "bound_reached", Warning, false, 0x12fab41b_e93d4881_9a27f135_cf4dd256, "bound reached, refusing";
+    /// There are so many connections that `[pressure]` holds.
+    PRESSURE_BEGAN = "pressure_began", Warning, false, 0x8aa59285_8f304411_a645a01b_158b2f88, "pressure began, stricter limits hold";
+    /// There are fewer again.
+    PRESSURE_ENDED = "pressure_ended", Info, false, 0xfcd09bda_7a834c76_b8a84eb9_1c437ea4, "pressure ended";
     /// A socket was handed over under a name that no listener has.
     SOCKET_UNCLAIMED = "socket_unclaimed", Warning, false, 0x155df13f_b1fc447e_8f917086_27d11796, "no listener claims this socket, its peers are reset";
     /// The socket unit and the file disagree.

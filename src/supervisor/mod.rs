@@ -248,6 +248,8 @@ impl Supervisor {
         }
         // First the mark, then the counts: what is counted in between rings again.
         self.workers.take_stale();
+        let pressure = self.workers.pressure();
+        (self.status.pressed, self.status.pressures) = (pressure.is_on(), pressure.entered());
         let line = self.status.line(&self.workers.counts());
         self.tell_manager(|notifier| notifier.status(&line));
     }

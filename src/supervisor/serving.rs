@@ -13,12 +13,14 @@ use std::sync::Arc;
 use nix::sys::socket::{Backlog, listen};
 use socket2::SockRef;
 
-use crate::config::{self, Config, Origin};
+use crate::bucket::{Bucket, Rate};
+use crate::config::{self, Config, Origin, RefusalForm, SourcePrefix, worker_count};
 use crate::connection::{Limits, Reason};
 use crate::listener::{self, Handed, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
-use crate::worker::admission::Bound;
+use crate::worker::access::Access;
+use crate::worker::admission::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
 
 /// A listening socket that somebody here keeps open.
@@ -38,7 +40,9 @@ struct Held {
 struct Served {
     id: u16,
     config: config::Listener,
-    bound: Arc<Bound>,
+    gate: Gate,
+    /// What is left of its `rate.total_bytes`.
+    total: Arc<Bucket>,
     own: Vec<Held>,
     /// By place among the handed ones.
     handed: Vec<usize>,
@@ -128,12 +132,10 @@ impl Serving {
                 .listeners
                 .iter()
                 .find(|served| served.config.name == listener.name);
-            let (id, bound) = match present {
-                Some(served) => (served.id, Arc::clone(&served.bound)),
-                None => (
-                    next.number(self),
-                    Arc::new(Bound::new(max_connections(listener))),
-                ),
+            let prefix = listener.source_prefix;
+            let (id, gate) = match present {
+                Some(served) => (served.id, served.gate.with_prefix(prefix)),
+                None => (next.number(self), Gate::new(worker_count(config), prefix)),
             };
             let mut own = Vec::new();
             if handed.is_empty() {
@@ -148,7 +150,8 @@ impl Serving {
             next.listeners.push(Served {
                 id,
                 config: listener.clone(),
-                bound,
+                total: present.map_or_else(Arc::default, |served| Arc::clone(&served.total)),
+                gate,
                 own,
                 handed,
             });
@@ -296,12 +299,13 @@ impl Serving {
     pub fn plan(&self, config: &Config) -> Plan<Arc<OwnedFd>> {
         let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
         for served in &self.listeners {
-            served.bound.set_max(max_connections(&served.config));
+            served.set_bounds();
             listeners.push(Arc::new(Listener {
                 id: served.id,
                 name: served.config.name.as_str().into(),
-                limits: limits(&served.config),
-                bound: Arc::clone(&served.bound),
+                limits: served.limits(),
+                gate: served.gate.clone(),
+                rules: served.rules(),
                 refuse: None,
             }));
             sockets.extend(served.own.iter().map(|held| share(held, served.id, false)));
@@ -319,6 +323,7 @@ impl Serving {
             drain_idle: config.drain_idle,
             drain_timeout: config.drain_timeout,
             log: config.log.clone(),
+            pressure: config.pressure.clone(),
         }
     }
 
@@ -380,41 +385,57 @@ fn share(held: &Held, listener: u16, handed: bool) -> Socket<Arc<OwnedFd>> {
 
 /// A listener that resets whoever comes by a socket that nobody claims.
 fn refusing(socket: &HandedSocket) -> Arc<Listener> {
-    let limits = Limits {
-        service: Service::Echo,
-        buffer: 0,
-        max_bytes: 0,
-        first_byte: None,
-        idle: None,
-        lifetime: None,
-        stall: None,
-        drain: None,
-    };
     Arc::new(Listener {
         id: socket.unclaimed,
         name: socket.name.as_str().into(),
-        limits,
-        bound: Arc::new(Bound::new(0)),
+        limits: Limits::unbounded(Service::Echo, 0),
+        gate: Gate::new(0, SourcePrefix { ipv4: 32, ipv6: 64 }),
+        rules: Rules::open(),
         refuse: Some(Reason::Denied),
     })
 }
 
-fn max_connections(listener: &config::Listener) -> u32 {
-    listener.max_connections.map_or(u32::MAX, NonZeroU32::get)
+/// What the configuration of a listener means for its connections.
+impl Served {
+    /// Puts the bounds of the configuration in force.
+    fn set_bounds(&self) {
+        let gate = &self.gate;
+        gate.bound.set_max(most(self.config.max_connections));
+        for worker in &*gate.workers {
+            worker.set_max(most(self.config.max_connections_per_worker));
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        let config = &self.config;
+        Rules {
+            access: Access::new(&config.access),
+            reapply: config.access.reapply,
+            max_per_source: most(config.max_connections_per_source),
+            arrivals: config.rate.connections.map(Rate::from),
+            says_why: config.refusal == RefusalForm::Say,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let config = &self.config;
+        let total = config.rate.total_bytes;
+        Limits {
+            max_bytes: config.max_bytes.unwrap_or(u64::MAX),
+            first_byte: config.timeout.first_byte,
+            idle: config.timeout.idle,
+            lifetime: config.timeout.lifetime,
+            stall: config.timeout.stall,
+            rate: config.rate.bytes.map(Rate::from),
+            total: total.map(|rate| (rate.into(), Arc::clone(&self.total))),
+            ..Limits::unbounded(config.service, config.buffer)
+        }
+    }
 }
 
-/// What a listener's configuration means for its connections.
-fn limits(listener: &config::Listener) -> Limits {
-    Limits {
-        service: listener.service,
-        buffer: listener.buffer,
-        max_bytes: listener.max_bytes.unwrap_or(u64::MAX),
-        first_byte: listener.timeout.first_byte,
-        idle: listener.timeout.idle,
-        lifetime: listener.timeout.lifetime,
-        stall: listener.timeout.stall,
-        drain: None,
-    }
+/// A bound on connections that may be off.
+fn most(bound: Option<NonZeroU32>) -> u32 {
+    bound.map_or(u32::MAX, NonZeroU32::get)
 }
 
 fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {

@@ -22,6 +22,10 @@ pub struct Status {
     pub engine: Option<Engine>,
     /// Why it is not io_uring.
     pub fallback: Option<String>,
+    /// There are so many connections that stricter limits hold.
+    pub pressed: bool,
+    /// How often pressure has begun.
+    pub pressures: u64,
     /// The daemon drains.
     pub draining: bool,
 }
@@ -41,6 +45,15 @@ impl Status {
             let refused = counts.refused[*reason as usize];
             if refused > 0 {
                 let _ = write!(line, ", {refused} refused ({reason})");
+            }
+        }
+        match (self.pressures, self.pressed) {
+            (0, _) => {}
+            (times, true) => {
+                let _ = write!(line, ", under pressure ({times})");
+            }
+            (times, false) => {
+                let _ = write!(line, ", was under pressure ({times})");
             }
         }
         if let Some(engine) = self.engine {
@@ -92,6 +105,21 @@ mod tests {
             status.line(&Counts::default()),
             "0 connections, 0 B echoed, engine epoll; no io_uring: io_uring_setup: Operation not permitted"
         );
+    }
+
+    #[test]
+    fn pressure_is_a_word_and_a_count() {
+        let mut status = Status {
+            pressed: true,
+            pressures: 3,
+            ..Status::default()
+        };
+        let counts = Counts::default();
+        let line = status.line(&counts);
+        assert_eq!(line, "0 connections, 0 B echoed, under pressure (3)");
+        status.pressed = false;
+        let line = status.line(&counts);
+        assert_eq!(line, "0 connections, 0 B echoed, was under pressure (3)");
     }
 
     #[test]

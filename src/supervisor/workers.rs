@@ -19,6 +19,7 @@ use crate::metrics::Counts;
 use crate::tick::Tick;
 use crate::worker::admission::Admission;
 use crate::worker::orders::{Order, Plan, bell};
+use crate::worker::pressure::Pressure;
 use crate::worker::{Desk, Shared, Worker};
 
 type Common = Shared<Arc<OwnedFd>, OwnedFd>;
@@ -79,6 +80,10 @@ impl Workers {
             // Nobody has been shown a status, and nobody asks for one before the start is over.
             stale: AtomicBool::new(true),
         });
+        common
+            .admission
+            .pressure()
+            .adopt(&config.pressure, max_connections);
         let (started, reports) = mpsc::channel();
         let mut rings = rings.map(Vec::into_iter);
         for index in 0..workers {
@@ -124,7 +129,12 @@ impl Workers {
 
     /// Replaces the bounds that hold for all of them together.
     pub fn set_bounds(&self, config: &Config, max_connections: u32) {
-        self.common.admission.all().set_max(max_connections);
+        let admission = &self.common.admission;
+        admission.all().set_max(max_connections);
+        // Whether it is on now, the workers judge when they adopt the plan.
+        admission
+            .pressure()
+            .adopt(&config.pressure, max_connections);
         self.common.memory.set_limit(config.buffer_memory);
     }
 
@@ -165,6 +175,11 @@ impl Workers {
             .desks
             .iter()
             .all(|desk| desk.returned.load(Ordering::Acquire))
+    }
+
+    /// What is strict when there are many connections.
+    pub fn pressure(&self) -> &Pressure {
+        self.common.admission.pressure()
     }
 
     /// What all of them have counted.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::admission::Refusal;
+use super::admission::{Admitted, Refusal};
 use super::orders::{Listener, Order, Peer, Plan, Socket};
 use super::table::Entry;
-use super::{ACCEPT_PAUSE, Worker};
+use super::{ACCEPT_PAUSE, Worker, orders};
+use crate::config::Pressure;
 use crate::connection::{Connection, Drain, Limits, PARTING, Turn};
 use crate::driver::Driver;
 use crate::logging::{Event, Record, kind};
@@ -23,20 +24,30 @@ const QUEUE_MAX: u32 = 65_535;
 pub(super) struct Local {
     /// As all workers have it.
     pub(super) shared: Arc<Listener>,
-    /// The listener's, and the drain, if it drains.
+    /// The listener's, made stricter by pressure if there is any, and the drain, if it drains.
     pub(super) limits: Limits,
     /// Connections of it in this worker's table.
     pub(super) live: u32,
 }
 
 impl Local {
-    fn new(shared: Arc<Listener>) -> Local {
-        let limits = shared.limits.clone();
-        Local {
+    fn new(shared: Arc<Listener>, pressure: Option<&Pressure>) -> Local {
+        let mut local = Local {
+            limits: shared.limits.clone(),
             shared,
-            limits,
             live: 0,
-        }
+        };
+        local.press(pressure);
+        local
+    }
+
+    /// Has this pressure, or none.
+    fn press(&mut self, pressure: Option<&Pressure>) {
+        let own = &self.shared.limits;
+        self.limits = Limits {
+            drain: self.limits.drain,
+            ..pressure.map_or_else(|| own.clone(), |pressure| own.under(pressure))
+        };
     }
 }
 
@@ -49,51 +60,66 @@ impl<D: Driver> Worker<D> {
             .and_then(Option::as_ref)
             .map(|socket| socket.listener);
         let Some(Some(local)) = id.and_then(|id| self.listeners.get(id as usize)) else {
-            return self.driver.refuse(stream);
+            return self.driver.refuse(stream, None);
         };
         let listener = Arc::clone(&local.shared);
-        let admitted = match listener.refuse {
-            Some(reason) => Err(Refusal { reason, warn: None }),
-            None => self
-                .shared
-                .admission
-                .admit(&listener.bound, &self.shared.memory, self.now),
+        let Admitted { worker, source } = match self.admit(&listener, peer) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.turn_away(stream, peer, &listener, refusal),
         };
-        if let Err(refusal) = admitted {
-            self.driver.refuse(stream);
-            return self.record_refusal(peer, &listener, refusal);
+        if let Some(is_on) = self.shared.admission.judge() {
+            self.announce_pressure(is_on);
         }
         let peer = Peer {
             stream,
             address: peer,
             listener,
+            source,
         };
-        let chosen = self.shared.admission.place(self.index);
-        if chosen == self.index {
+        if worker == self.index {
             return self.serve(peer);
         }
         // The other one may have returned, in a drain: then it is ours after all.
-        if let Err(Order::Serve(peer)) = self.shared.desks[chosen as usize]
-            .mailbox
-            .put(Order::Serve(peer))
-        {
-            self.shared.admission.leave(chosen);
-            self.shared.admission.move_to(self.index);
+        let desk = &self.shared.desks[worker as usize];
+        if let Err(Order::Serve(peer)) = desk.mailbox.put(Order::Serve(peer)) {
+            let gate = &peer.listener.gate;
+            self.shared.admission.move_over(gate, worker, self.index);
             self.serve(peer);
         }
     }
 
-    /// Counts and records a peer that was not let in.
+    fn admit(&self, listener: &Listener, peer: SocketAddr) -> Result<Admitted, Refusal> {
+        if let Some(reason) = listener.refuse {
+            return Err(Refusal { reason, warn: None });
+        }
+        let door = (&listener.gate, &listener.rules);
+        let memory = &self.shared.memory;
+        let admission = &self.shared.admission;
+        admission.admit(door, peer.ip(), memory, self.index, self.now)
+    }
+
+    /// Ends, counts and records a peer that was not let in.
     #[cold]
-    fn record_refusal(&mut self, peer: SocketAddr, listener: &Listener, refusal: Refusal) {
+    fn turn_away(
+        &mut self,
+        stream: D::Stream,
+        peer: SocketAddr,
+        listener: &Listener,
+        refusal: Refusal,
+    ) {
+        let line = listener.rules.says_why.then(|| refusal.line());
+        self.driver
+            .refuse(stream, line.as_ref().map(|line| line.as_bytes()));
         self.counts.refused[refusal.reason as usize] += 1;
         self.changed = true;
-        if let Some(key) = refusal.warn {
-            self.log.say(
-                Event::of(&kind::BOUND_REACHED)
-                    .with("key", key)
-                    .with("listener", &listener.name),
-            );
+        if let Some(warning) = refusal.warn {
+            let mut event = Event::of(&kind::BOUND_REACHED)
+                .with("key", warning.key)
+                .with("listener", &listener.name);
+            if let Some(value) = warning.value {
+                event = event.with("value", value);
+            }
+            self.log.say(event.with("remedy", warning.remedy));
         }
         let record = Record {
             peer,
@@ -107,15 +133,53 @@ impl<D: Driver> Worker<D> {
         self.recorder.ended(self.now, &record);
     }
 
+    /// Has all workers hear, this one as well, that pressure has begun or ended.
+    #[cold]
+    pub(super) fn announce_pressure(&mut self, is_on: bool) {
+        let kind = match is_on {
+            true => &kind::PRESSURE_BEGAN,
+            false => &kind::PRESSURE_ENDED,
+        };
+        let live = self.shared.admission.all().live();
+        self.log.say(Event::of(kind).with("connections", live));
+        for desk in &self.shared.desks {
+            // One that has returned has no connections.
+            let _ = desk.mailbox.put(Order::Pressure);
+        }
+        orders::ring(&self.shared.bell);
+    }
+
+    /// Judges all connections by the limits of the moment.
+    pub(super) fn press(&mut self) {
+        let pressure = self
+            .shared
+            .admission
+            .pressure()
+            .is_on()
+            .then_some(&self.pressure);
+        for local in self.listeners.iter_mut().flatten() {
+            local.press(pressure);
+        }
+        self.asking = Some(0);
+    }
+
     /// Opens the connection of a peer that was admitted and counted for this worker.
     pub(super) fn serve(&mut self, peer: Peer<D::Stream>) {
         let id = peer.listener.id;
         // One that another worker knows already is met here first with its first peer.
-        let local = local(&mut self.listeners, id).get_or_insert_with(|| Local::new(peer.listener));
+        let pressure = self
+            .shared
+            .admission
+            .pressure()
+            .is_on()
+            .then_some(&self.pressure);
+        let local = local(&mut self.listeners, id)
+            .get_or_insert_with(|| Local::new(peer.listener, pressure));
         let turn = Turn {
             now: self.now,
             limits: &local.limits,
             memory: &self.shared.memory,
+            source: Some(&peer.source.bytes),
         };
         let connection = Connection::new(&turn);
         local.live += 1;
@@ -127,7 +191,7 @@ impl<D: Driver> Worker<D> {
             connection,
             peer: peer.address,
             listener: id,
-            released: false,
+            source: Some(peer.source),
         });
         match self.driver.open(token, peer.stream) {
             Ok(()) => {
@@ -188,6 +252,7 @@ impl<D: Driver> Worker<D> {
     /// Takes over a plan: what it does not name is drained, what it names is served as it says.
     pub(super) fn adopt(&mut self, plan: &Plan<D::Listening>) {
         self.recorder.adopt(&plan.log);
+        self.pressure = plan.pressure.clone();
         for place in 0..self.slots.len() {
             if plan
                 .sockets
@@ -220,13 +285,13 @@ impl<D: Driver> Worker<D> {
             let live = place.as_ref().map_or(0, |local| local.live);
             *place = Some(Local {
                 live,
-                ..Local::new(Arc::clone(listener))
+                ..Local::new(Arc::clone(listener), None)
             });
         }
         for socket in &plan.sockets {
             self.adopt_socket(socket);
         }
-        self.asking = Some(0);
+        self.press();
     }
 
     fn adopt_socket(&mut self, socket: &Socket<D::Listening>) {

@@ -1,14 +1,22 @@
 //! May this peer come in, and which worker serves it?
 //!
-//! Owns the counts that hold across workers: connections in all, of each listener, and of each worker.
-//! Accepts and closes nothing itself: the worker asks, this answers, the worker acts. A count is taken
-//! only if its bound allows it, in one step, so that the bounds are exact however many workers ask at
-//! once. Invariant: admitted - released = connections that have not been sent our FIN.
+//! Owns the counts that hold across workers: connections in all, of each listener, of each of its sources, and of each
+//! worker. Accepts and closes nothing itself: the worker asks, this answers, the worker acts. A count is
+//! taken only if its bound allows it, in one step, so that the bounds are exact however many workers ask at
+//! once; a peer that one bound refuses is counted by none. Invariant: admitted - released = connections that have not been
+//! sent our FIN.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::access::Access;
+use super::pressure::Pressure;
+use super::sources::{Denial, Source, Sources};
+use crate::bucket::Rate;
 use crate::buffer::Memory;
+use crate::config::SourcePrefix;
 use crate::connection::Reason;
 use crate::tick::Tick;
 
@@ -41,6 +49,11 @@ impl Bound {
         self.max.store(max, Ordering::Relaxed);
     }
 
+    /// The most there may be.
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Connections now.
     pub fn live(&self) -> u32 {
         self.live.load(Ordering::Relaxed)
@@ -48,11 +61,16 @@ impl Bound {
 
     /// Counts one more, if the bound allows it.
     fn take(&self) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
+        let max = self.max();
         let more = |live: u32| (live < max).then(|| live + 1);
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
+    }
+
+    /// Counts one more, whatever the bound.
+    pub(super) fn force(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one less.
@@ -61,13 +79,94 @@ impl Bound {
     }
 }
 
-/// Why a peer was refused: the record's word, and the bound for the warning.
+/// The counts of one listener, for as long as it lives, whatever a reload makes of its bounds.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// All its connections.
+    pub bound: Arc<Bound>,
+    /// Those of each worker.
+    pub workers: Arc<[Bound]>,
+    /// Those of each source.
+    pub sources: Arc<Sources>,
+}
+
+impl Gate {
+    /// For so many workers; nothing is bounded yet.
+    pub fn new(workers: u16, prefix: SourcePrefix) -> Gate {
+        Gate {
+            bound: Arc::new(Bound::new(u32::MAX)),
+            workers: (0..workers).map(|_| Bound::new(u32::MAX)).collect(),
+            sources: Sources::new(prefix),
+        }
+    }
+
+    /// The same, with another idea of a source: it counts those anew that come from now on.
+    #[must_use]
+    pub fn with_prefix(&self, prefix: SourcePrefix) -> Gate {
+        let sources = match self.sources.prefix() == prefix {
+            true => Arc::clone(&self.sources),
+            false => Sources::new(prefix),
+        };
+        Gate {
+            sources,
+            ..self.clone()
+        }
+    }
+}
+
+/// What a listener asks of a peer that wants to come in, besides the bounds of its [`Gate`].
+#[derive(Debug)]
+pub struct Rules {
+    /// By its address.
+    pub access: Access,
+    /// A reload ends connections that it would not let in.
+    pub reapply: bool,
+    /// Most connections of one source.
+    pub max_per_source: u32,
+    /// New connections of one source.
+    pub arrivals: Option<Rate>,
+    /// Whoever is refused hears one line of text first.
+    pub says_why: bool,
+}
+
+impl Rules {
+    /// Everybody may come.
+    pub fn open() -> Rules {
+        Rules {
+            access: Access::default(),
+            reapply: false,
+            max_per_source: u32::MAX,
+            arrivals: None,
+            says_why: false,
+        }
+    }
+}
+
+/// Why a peer was refused: the record's word, and what a warning says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The record's word.
     pub reason: Reason,
-    /// The key of the bound that was reached, if it is time to warn of it.
-    pub warn: Option<&'static str>,
+    /// The bound that was reached, if it is time to warn of it.
+    pub warn: Option<Warning>,
+}
+
+impl Refusal {
+    /// What a peer hears of it, if it hears anything: `echod refuses: full`.
+    pub fn line(&self) -> String {
+        format!("echod refuses: {}\r\n", self.reason)
+    }
+}
+
+/// A bound that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Its key in the configuration.
+    pub key: &'static str,
+    /// Its value now, where it is a number.
+    pub value: Option<u64>,
+    /// What can be done.
+    pub remedy: &'static str,
 }
 
 /// When a warning was last said.
@@ -84,26 +183,68 @@ impl Seldom {
     }
 }
 
+/// A bound by which a peer can be refused.
+#[derive(Clone, Copy, Debug)]
+enum Full {
+    Memory,
+    All,
+    Listener,
+    Worker,
+    Source,
+    PressedSource,
+    Rate,
+}
+
+impl Full {
+    const COUNT: usize = 7;
+
+    fn key(self) -> &'static str {
+        match self {
+            Full::Memory => "buffer_memory",
+            Full::All => "max_connections",
+            Full::Listener => "listener.max_connections",
+            Full::Worker => "listener.max_connections_per_worker",
+            Full::Source => "listener.max_connections_per_source",
+            Full::PressedSource => "pressure.max_connections_per_source",
+            Full::Rate => "listener.rate.connections",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Full::Memory => "raise it, or lower buffer: peers take their answers too slowly",
+            Full::All => "raise it, or lower timeout.idle",
+            Full::Listener | Full::Worker => "raise it, or lower timeout.idle of this listener",
+            Full::Source | Full::PressedSource | Full::Rate => {
+                "raise it if the records show one of yours, else leave it so or deny the source in access"
+            }
+        }
+    }
+}
+
 /// The bounds on all workers together, and how many connections each worker has.
 #[derive(Debug)]
 pub struct Admission {
     all: Bound,
     workers: Box<[Load]>,
-    warned: Warned,
-}
-
-#[derive(Debug, Default)]
-struct Warned {
-    memory: Seldom,
-    all: Seldom,
-    listener: Seldom,
-    pause: Seldom,
+    pressure: Pressure,
+    warned: [Seldom; Full::COUNT],
+    warned_of_pause: Seldom,
 }
 
 /// Connections of one worker, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Load(AtomicU32);
+
+/// A peer that was let in: where, and what it counts for.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The worker that serves it.
+    pub worker: u16,
+    /// Its source.
+    pub source: Arc<Source>,
+}
 
 impl Admission {
     /// For so many workers, and at most `max` connections of all of them.
@@ -112,7 +253,9 @@ impl Admission {
         Admission {
             all: Bound::new(max),
             workers,
-            warned: Warned::default(),
+            pressure: Pressure::default(),
+            warned: Default::default(),
+            warned_of_pause: Seldom::default(),
         }
     }
 
@@ -121,60 +264,158 @@ impl Admission {
         &self.all
     }
 
-    /// Counts a peer in, or says which bound refuses it.
+    /// Looks whether pressure has begun or ended; whoever is answered tells all workers.
+    pub fn judge(&self) -> Option<bool> {
+        self.pressure.judge(&self.all)
+    }
+
+    /// What is strict when there are many connections.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Counts a peer in and finds it a worker, or says what refuses it. `own`: the worker that accepted it.
     ///
     /// # Errors
-    /// The first bound that is reached: the daemon's, the memory, the listener's.
-    pub fn admit(&self, listener: &Bound, memory: &Memory, now: Tick) -> Result<(), Refusal> {
-        let refusal = |key, seldom: &Seldom| Refusal {
-            reason: Reason::Full,
-            warn: seldom.due(now).then_some(key),
-        };
+    /// The first bound that is reached: access, the memory, the daemon's, the listener's, its source's, its workers'.
+    pub fn admit(
+        &self,
+        (gate, rules): (&Gate, &Rules),
+        peer: IpAddr,
+        memory: &Memory,
+        own: u16,
+        now: Tick,
+    ) -> Result<Admitted, Refusal> {
+        if !rules.access.allows(peer) {
+            return Err(Refusal {
+                reason: Reason::Denied,
+                warn: None,
+            });
+        }
         if memory.is_full() {
-            return Err(refusal("buffer_memory", &self.warned.memory));
+            return Err(self.full(Full::Memory, Some(memory.limit()), now));
         }
         if !self.all.take() {
-            return Err(refusal("max_connections", &self.warned.all));
+            return Err(self.full(Full::All, Some(self.all.max().into()), now));
         }
-        if !listener.take() {
+        let admitted = self.admit_by(gate, rules, peer, own, now);
+        if admitted.is_err() {
             self.all.give_back();
-            return Err(refusal("listener.max_connections", &self.warned.listener));
         }
-        Ok(())
+        admitted
+    }
+
+    /// By the bounds of its listener.
+    fn admit_by(
+        &self,
+        gate: &Gate,
+        rules: &Rules,
+        peer: IpAddr,
+        own: u16,
+        now: Tick,
+    ) -> Result<Admitted, Refusal> {
+        if !gate.bound.take() {
+            return Err(self.full(Full::Listener, Some(gate.bound.max().into()), now));
+        }
+        let admitted = self.admit_from(gate, rules, peer, own, now);
+        if admitted.is_err() {
+            gate.bound.give_back();
+        }
+        admitted
+    }
+
+    /// By the bounds of its source, and where there is a worker with room.
+    fn admit_from(
+        &self,
+        gate: &Gate,
+        rules: &Rules,
+        peer: IpAddr,
+        own: u16,
+        now: Tick,
+    ) -> Result<Admitted, Refusal> {
+        let pressed = self.pressure.max_per_source();
+        let max = rules.max_per_source.min(pressed);
+        let source = gate.sources.enter(peer, max, rules.arrivals, now);
+        let source = source.map_err(|denial| match denial {
+            Denial::Rate => Refusal {
+                reason: Reason::Rate,
+                ..self.full(Full::Rate, None, now)
+            },
+            Denial::Connections if pressed < rules.max_per_source => {
+                self.full(Full::PressedSource, Some(pressed.into()), now)
+            }
+            Denial::Connections => self.full(Full::Source, Some(max.into()), now),
+        })?;
+        match self.place(own, &gate.workers) {
+            Some(worker) => Ok(Admitted { worker, source }),
+            None => {
+                source.leave(now);
+                let max = gate.workers.first().map(|bound| bound.max().into());
+                Err(self.full(Full::Worker, max, now))
+            }
+        }
+    }
+
+    fn full(&self, full: Full, value: Option<u64>, now: Tick) -> Refusal {
+        let warning = Warning {
+            key: full.key(),
+            value,
+            remedy: full.remedy(),
+        };
+        Refusal {
+            reason: Reason::Full,
+            warn: self.warned[full as usize].due(now).then_some(warning),
+        }
     }
 
     /// Is it time to warn that accepting pauses?
     pub fn warn_of_pause(&self, now: Tick) -> bool {
-        self.warned.pause.due(now)
+        self.warned_of_pause.due(now)
     }
 
-    /// Gives back what [`Admission::admit`] took.
-    pub fn release(&self, listener: &Bound) {
-        listener.give_back();
+    /// Gives back what [`Admission::admit`] took for a connection that `worker` serves, but its place there.
+    pub fn release(&self, gate: &Gate, source: &Source, worker: u16, now: Tick) {
+        source.leave(now);
+        gate.workers[worker as usize].give_back();
+        gate.bound.give_back();
         self.all.give_back();
     }
 
     /// Chooses the worker for a peer that worker `own` accepted, and counts it there: `own`, unless it
-    /// is ahead of the least busy one. The kernel wakes whom it likes, which is mostly the same one.
-    pub fn place(&self, own: u16) -> u16 {
+    /// is ahead of the least busy one, or has as many of the listener as it may have. The kernel wakes whom
+    /// it likes, which is mostly the same one.
+    fn place(&self, own: u16, bounds: &[Bound]) -> Option<u16> {
         let mine = self.load(own);
         let least = (0..self.count())
             .min_by_key(|&worker| self.load(worker))
             .unwrap_or(own);
-        let chosen = if mine > self.load(least) + SLACK + mine / SLACK_SHARE {
+        let first = if mine > self.load(least) + SLACK + mine / SLACK_SHARE {
             least
         } else {
             own
         };
-        self.move_to(chosen);
-        chosen
-    }
-
-    /// Counts a peer for `worker`.
-    pub fn move_to(&self, worker: u16) {
-        self.workers[worker as usize]
+        let chosen = if bounds[first as usize].take() {
+            Some(first)
+        } else {
+            let mut others: Vec<u16> = (0..self.count()).collect();
+            others.sort_by_key(|&worker| self.load(worker));
+            others
+                .into_iter()
+                .find(|&worker| bounds[worker as usize].take())
+        };
+        let chosen = chosen?;
+        self.workers[chosen as usize]
             .0
             .fetch_add(1, Ordering::Relaxed);
+        Some(chosen)
+    }
+
+    /// Counts a peer for worker `to` that worker `from` was to serve and cannot, whatever the bounds.
+    pub fn move_over(&self, gate: &Gate, from: u16, to: u16) {
+        gate.workers[from as usize].give_back();
+        gate.workers[to as usize].force();
+        self.leave(from);
+        self.workers[to as usize].0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a peer of `worker` no longer.
@@ -199,48 +440,110 @@ mod tests {
     use super::*;
     use std::thread;
 
+    const PREFIX: SourcePrefix = SourcePrefix { ipv4: 32, ipv6: 64 };
+
+    fn gate(workers: u16, max: u32) -> Gate {
+        let gate = Gate::new(workers, PREFIX);
+        gate.bound.set_max(max);
+        gate
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    /// The key of the bound that refuses a peer, if it is said; `Ok` if it is let in.
+    fn ask(
+        admission: &Admission,
+        gate: &Gate,
+        rules: &Rules,
+        from: IpAddr,
+        now: u64,
+    ) -> Result<Admitted, Option<&'static str>> {
+        let memory = Memory::new(1 << 20);
+        admission
+            .admit((gate, rules), from, &memory, 0, Tick(now))
+            .map_err(|refusal| refusal.warn.map(|warning| warning.key))
+    }
+
     #[test]
     fn the_peer_past_each_bound_is_refused_by_its_name() {
+        let (admission, listener, rules) = (Admission::new(1, 3), gate(1, 2), Rules::open());
+        let refused = |gate: &Gate, now| {
+            ask(&admission, gate, &rules, peer(1), now).expect_err("the bound is reached")
+        };
+        ask(&admission, &listener, &rules, peer(1), 1).expect("one");
+        ask(&admission, &listener, &rules, peer(1), 1).expect("two");
+        assert_eq!(refused(&listener, 1), Some("listener.max_connections"));
+        let other = gate(1, 9);
+        let third =
+            ask(&admission, &other, &rules, peer(1), 1).expect("a refused peer is not counted");
+        assert_eq!(refused(&other, 1), Some("max_connections"));
+        assert_eq!(refused(&other, 60_000), None, "once a minute");
+        assert_eq!(refused(&other, 60_001), Some("max_connections"));
+        admission.release(&other, &third.source, third.worker, Tick(1));
+        ask(&admission, &other, &rules, peer(1), 1).expect("one ended");
+    }
+
+    #[test]
+    fn a_source_has_a_bound_and_a_rate_of_its_own() {
+        let per = Duration::from_secs(1);
+        let arrivals = crate::config::ConnectionRate {
+            count: 1,
+            per,
+            burst: 3,
+        };
+        let rules = Rules {
+            max_per_source: 2,
+            arrivals: Some(arrivals.into()),
+            ..Rules::open()
+        };
+        let (admission, listener) = (Admission::new(1, 100), gate(1, 100));
+        let first = ask(&admission, &listener, &rules, peer(1), 1).expect("one");
+        ask(&admission, &listener, &rules, peer(1), 1).expect("two");
+        let refused =
+            |from, now| ask(&admission, &listener, &rules, from, now).expect_err("refused");
+        assert_eq!(
+            refused(peer(1), 1),
+            Some("listener.max_connections_per_source")
+        );
+        ask(&admission, &listener, &rules, peer(2), 1).expect("another source");
+        admission.release(&listener, &first.source, first.worker, Tick(1));
+        let third = ask(&admission, &listener, &rules, peer(1), 1).expect("the burst is three");
+        admission.release(&listener, &third.source, third.worker, Tick(1));
+        assert_eq!(refused(peer(1), 1), Some("listener.rate.connections"));
+        assert_eq!((listener.bound.live(), admission.all().live()), (2, 2));
+    }
+
+    #[test]
+    fn whom_access_denies_is_refused_without_a_warning_and_before_all_bounds() {
+        let deny = vec!["192.0.2.1/32".parse().expect("a prefix")];
+        let access = crate::config::Access {
+            allow: Vec::new(),
+            deny,
+            reapply: true,
+        };
+        let rules = Rules {
+            access: Access::new(&access),
+            ..Rules::open()
+        };
+        let (admission, listener) = (Admission::new(1, 0), gate(1, 0));
         let memory = Memory::new(1 << 20);
-        let (admission, listener) = (Admission::new(1, 3), Bound::new(2));
-        let warning = |asked: Result<(), Refusal>| asked.expect_err("the bound is reached").warn;
-        assert_eq!(admission.admit(&listener, &memory, Tick(1)), Ok(()));
-        assert_eq!(admission.admit(&listener, &memory, Tick(1)), Ok(()));
-        assert_eq!(
-            warning(admission.admit(&listener, &memory, Tick(1))),
-            Some("listener.max_connections")
-        );
-        let other = Bound::new(9);
-        assert_eq!(
-            admission.admit(&other, &memory, Tick(1)),
-            Ok(()),
-            "a refused peer is not counted"
-        );
-        assert_eq!(
-            warning(admission.admit(&other, &memory, Tick(1))),
-            Some("max_connections")
-        );
-        assert_eq!(
-            warning(admission.admit(&other, &memory, Tick(60_000))),
-            None,
-            "once a minute"
-        );
-        assert_eq!(
-            warning(admission.admit(&other, &memory, Tick(60_001))),
-            Some("max_connections")
-        );
-        admission.release(&other);
-        assert_eq!(admission.admit(&other, &memory, Tick(1)), Ok(()));
+        let refusal = admission.admit((&listener, &rules), peer(1), &memory, 0, Tick(1));
+        let denied = Refusal {
+            reason: Reason::Denied,
+            warn: None,
+        };
+        assert_eq!(refusal.expect_err("denied"), denied);
     }
 
     #[test]
     fn a_bound_is_exact_when_many_ask_at_once() {
-        let memory = Memory::new(1 << 20);
-        let (admission, listener) = (Admission::new(4, 1000), Bound::new(100));
+        let (admission, listener, rules) = (Admission::new(4, 1000), gate(4, 100), Rules::open());
         let admitted: usize = thread::scope(|scope| {
             let ask = || {
                 (0..200)
-                    .filter(|_| admission.admit(&listener, &memory, Tick(1)).is_ok())
+                    .filter(|_| ask(&admission, &listener, &rules, peer(1), 1).is_ok())
                     .count()
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
@@ -250,17 +553,40 @@ mod tests {
                 .sum()
         });
         assert_eq!(
-            (admitted, listener.live(), admission.all().live()),
+            (admitted, listener.bound.live(), admission.all().live()),
             (100, 100, 100)
+        );
+    }
+
+    #[test]
+    fn a_worker_that_has_its_share_of_a_listener_leaves_the_peer_to_the_others() {
+        let (admission, listener, rules) = (Admission::new(3, 100), gate(3, 100), Rules::open());
+        for bound in &*listener.workers {
+            bound.set_max(2);
+        }
+        let mut workers = Vec::new();
+        for _ in 0..6 {
+            let admitted = ask(&admission, &listener, &rules, peer(1), 1).expect("six fit");
+            workers.push(admitted.worker);
+        }
+        workers.sort_unstable();
+        assert_eq!(workers, [0, 0, 1, 1, 2, 2]);
+        let refused = ask(&admission, &listener, &rules, peer(1), 1).expect_err("no seventh");
+        assert_eq!(refused, Some("listener.max_connections_per_worker"));
+        assert_eq!((listener.bound.live(), admission.all().live()), (6, 6));
+        admission.move_over(&listener, 0, 1);
+        assert_eq!(
+            (listener.workers[0].live(), listener.workers[1].live()),
+            (1, 3)
         );
     }
 
     #[test]
     fn a_thousand_peers_are_spread_evenly_though_one_worker_accepts_them_all() {
         for workers in [2u16, 4, 16] {
-            let admission = Admission::new(workers, 1000);
+            let (admission, listener) = (Admission::new(workers, 1000), gate(workers, 1000));
             for _ in 0..1000 {
-                admission.place(0);
+                ask(&admission, &listener, &Rules::open(), peer(1), 1).expect("room");
             }
             let even = 1000 / u32::from(workers);
             for worker in 0..workers {

@@ -7,9 +7,12 @@
 //! that the connection then wants is done, and only then comes the next.
 
 mod accepting;
+pub mod access;
 pub mod admission;
 pub mod deadlines;
 pub mod orders;
+pub mod pressure;
+pub mod sources;
 pub mod table;
 
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use std::time::Duration;
 use nix::sys::eventfd::EventFd;
 
 use crate::buffer::{Buffer, Memory};
+use crate::config;
 use crate::connection::{Connection, DRAIN_PARTING, Drain, Turn, Want};
 use crate::driver::{Completion, Driver, Sent, Token};
 use crate::logging::{Log, Record, Recorder, TcpFacts};
@@ -28,7 +32,8 @@ use accepting::Local;
 use admission::Admission;
 use deadlines::Deadlines;
 use orders::{Mailbox, Order, Socket};
-use table::{Entry, Table};
+use sources::Source;
+use table::Table;
 
 /// How long accepting pauses when descriptors or memory are used up, unless a connection ends before.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -100,6 +105,8 @@ pub struct Worker<D: Driver> {
     asking: Option<u32>,
     /// Nobody is accepted any more, and the worker returns with its last connection.
     draining: bool,
+    /// What pressure makes of the limits.
+    pressure: config::Pressure,
     recorder: Recorder,
     log: Log,
     counts: Counts,
@@ -130,6 +137,7 @@ impl<D: Driver> Worker<D> {
             paused: None,
             asking: None,
             draining: false,
+            pressure: config::Pressure::none(),
             recorder: Recorder::new(&log),
             log,
             counts: Counts::default(),
@@ -240,6 +248,7 @@ impl<D: Driver> Worker<D> {
             now: self.now,
             limits: &local.limits,
             memory: &self.shared.memory,
+            source: entry.source.as_ref().map(|source| &source.bytes),
         };
         let connection = &mut entry.connection;
         event(connection, &turn);
@@ -272,12 +281,13 @@ impl<D: Driver> Worker<D> {
         let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
             return;
         };
-        let turn = Turn {
-            now: self.now,
-            limits: &local.limits,
-            memory: &self.shared.memory,
-        };
         while let Some(want) = entry.connection.poll_want() {
+            let turn = Turn {
+                now: self.now,
+                limits: &local.limits,
+                memory: &self.shared.memory,
+                source: entry.source.as_ref().map(|source| &source.bytes),
+            };
             match want {
                 Want::Send(bytes) => {
                     if let Some(sent) = self.driver.send(token, bytes) {
@@ -298,11 +308,13 @@ impl<D: Driver> Worker<D> {
                 }
                 Want::Shutdown => {
                     // Before our FIN can be seen: a peer that comes back at once is not refused.
-                    release(entry, &self.shared.admission, local);
+                    let source = entry.source.take();
+                    release(source, &self.shared.admission, local, self.index, self.now);
                     self.driver.shutdown(token);
                 }
                 Want::Close { reset } => {
-                    release(entry, &self.shared.admission, local);
+                    let source = entry.source.take();
+                    release(source, &self.shared.admission, local, self.index, self.now);
                     return self.close(token, reset);
                 }
             }
@@ -399,9 +411,27 @@ impl<D: Driver> Worker<D> {
         let Some(from) = self.asking else { return };
         let to = from.saturating_add(JUDGED).min(self.table.places());
         for place in from..to {
+            self.reapply_access(place);
             self.ask_place(place);
         }
         self.asking = (to < self.table.places()).then_some(to);
+    }
+
+    /// Ends a connection that would not be let in now, where its listener wants that.
+    fn reapply_access(&mut self, place: u32) {
+        let Some(token) = self.table.token(place) else {
+            return;
+        };
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let rules = &local.shared.rules;
+        if rules.reapply && !rules.access.allows(entry.peer.ip()) {
+            self.step(token, |connection, _| connection.handle_denied());
+        }
     }
 
     #[cold]
@@ -411,6 +441,7 @@ impl<D: Driver> Worker<D> {
             Order::Ping => {
                 self.own_desk().answered.fetch_add(1, Ordering::Release);
             }
+            Order::Pressure => self.press(),
             Order::Adopt(plan) => self.adopt(&plan),
             Order::Drain { idle, timeout } => self.drain_all(Drain {
                 idle,
@@ -446,6 +477,10 @@ impl<D: Driver> Worker<D> {
         let desk = &self.shared.desks[self.index as usize];
         if std::mem::take(&mut self.changed) {
             desk.counts.publish(&self.counts);
+            // Of those who came it was judged before they were served.
+            if let Some(is_on) = self.shared.admission.judge() {
+                self.announce_pressure(is_on);
+            }
         } else {
             desk.counts.publish_bytes(&self.counts);
         }
@@ -458,10 +493,15 @@ impl<D: Driver> Worker<D> {
     }
 }
 
-/// Gives back the bounds that a connection counts for, once.
-fn release(entry: &mut Entry, admission: &Admission, local: &Local) {
-    if !entry.released {
-        entry.released = true;
-        admission.release(&local.shared.bound);
+/// Gives back the bounds that a connection counts for, if it still has its source: once.
+fn release(
+    source: Option<Arc<Source>>,
+    admission: &Admission,
+    local: &Local,
+    worker: u16,
+    now: Tick,
+) {
+    if let Some(source) = source {
+        admission.release(&local.shared.gate, &source, worker, now);
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::admission::Bound;
+use super::admission::{Gate, Rules};
+use super::sources::Source;
 use crate::config;
 use crate::connection::{Limits, Reason};
 
@@ -26,6 +27,8 @@ pub enum Order<L, S> {
     },
     /// Reset what is left, and return.
     Stop,
+    /// Pressure has begun, or ended: look at all connections again.
+    Pressure,
     /// Say that you still turn.
     Ping,
     /// Serve this peer, whom another worker has accepted and counted.
@@ -41,6 +44,8 @@ pub struct Peer<S> {
     pub address: SocketAddr,
     /// The listener that it came in by, and was counted for.
     pub listener: Arc<Listener>,
+    /// The source that it was counted for.
+    pub source: Arc<Source>,
 }
 
 /// Everything that the workers serve. A reload is a new plan, adopted whole.
@@ -56,6 +61,8 @@ pub struct Plan<L> {
     pub drain_timeout: Duration,
     /// What is recorded.
     pub log: config::Log,
+    /// What pressure makes of the limits.
+    pub pressure: config::Pressure,
 }
 
 /// A listener, as the workers share it, for as long as a connection of it lives.
@@ -68,7 +75,9 @@ pub struct Listener {
     /// What holds for its connections; never draining.
     pub limits: Limits,
     /// How many there are, and may be.
-    pub bound: Arc<Bound>,
+    pub gate: Gate,
+    /// Who may come.
+    pub rules: Rules,
     /// No listener of the configuration claims its socket: reset all who come.
     pub refuse: Option<Reason>,
 }

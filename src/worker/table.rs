@@ -4,7 +4,9 @@
 //! is said of an earlier connection in the same place is not taken for the present one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::sources::Source;
 use crate::connection::Connection;
 use crate::driver::Token;
 
@@ -17,8 +19,8 @@ pub struct Entry {
     pub peer: SocketAddr,
     /// The id of the listener that it came in by.
     pub listener: u16,
-    /// Its bounds were given back: our FIN is out, or it is closed.
-    pub released: bool,
+    /// The source that it counts for; `None` when its bounds were given back: our FIN is out, or it is closed.
+    pub source: Option<Arc<Source>>,
 }
 
 #[derive(Debug)]
@@ -112,26 +114,18 @@ mod tests {
     use crate::tick::Tick;
 
     fn entry() -> Entry {
-        let limits = Limits {
-            service: Service::Echo,
-            buffer: 1,
-            max_bytes: 1,
-            first_byte: None,
-            idle: None,
-            lifetime: None,
-            stall: None,
-            drain: None,
-        };
+        let limits = Limits::unbounded(Service::Echo, 1);
         let turn = Turn {
             now: Tick(0),
             limits: &limits,
             memory: &Memory::new(0),
+            source: None,
         };
         Entry {
             connection: Connection::new(&turn),
             peer: ([127, 0, 0, 1], 1).into(),
             listener: 0,
-            released: false,
+            source: None,
         }
     }
 

@@ -29,6 +29,7 @@ use socket2::SockRef;
 use super::alarm::Alarm;
 use super::{
     Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+    turn_away,
 };
 use crate::buffer::{Buffer, TurnMemory};
 use crate::sys::{self, EpollEvent};
@@ -258,7 +259,7 @@ impl Driver for EpollDriver {
         if let Err(errno) =
             sys::epoll_add(self.epoll.0.as_fd(), stream.as_fd(), INTEREST, pack(token))
         {
-            self.refuse(stream);
+            self.refuse(stream, None);
             return Err(errno);
         }
         let index = token.index as usize;
@@ -276,8 +277,8 @@ impl Driver for EpollDriver {
         Ok(())
     }
 
-    fn refuse(&mut self, stream: OwnedFd) {
-        reset_on_close(&stream);
+    fn refuse(&mut self, stream: OwnedFd, line: Option<&[u8]>) {
+        turn_away(&stream, line);
     }
 
     #[inline(always)]

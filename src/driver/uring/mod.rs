@@ -31,6 +31,7 @@ use socket2::SockRef;
 use super::alarm::Alarm;
 use super::{
     Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+    turn_away,
 };
 use crate::buffer::Buffer;
 use crate::sys;
@@ -329,8 +330,8 @@ impl Driver for UringDriver {
         Ok(())
     }
 
-    fn refuse(&mut self, stream: OwnedFd) {
-        reset_on_close(&stream);
+    fn refuse(&mut self, stream: OwnedFd, line: Option<&[u8]>) {
+        turn_away(&stream, line);
     }
 
     fn receive(&mut self, token: Token, room: u32) {

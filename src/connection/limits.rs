@@ -1,0 +1,120 @@
+//! What holds for the connections of a listener, in peace and under pressure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bucket::{Bucket, Rate};
+use crate::config::{ByteRate, Pressure};
+use crate::service::Service;
+use crate::tick::Tick;
+
+/// What holds for all connections of a listener. `None` is off.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// What answers.
+    pub service: Service,
+    /// High water: most bytes owed to a peer.
+    pub buffer: u32,
+    /// Most bytes, received and sent together; `u64::MAX`: any number.
+    pub max_bytes: u64,
+    /// From the beginning to the first byte.
+    pub first_byte: Option<Duration>,
+    /// Without a byte from the peer, while nothing is owed.
+    pub idle: Option<Duration>,
+    /// From the beginning to the end.
+    pub lifetime: Option<Duration>,
+    /// We owe bytes and the peer takes none.
+    pub stall: Option<Duration>,
+    /// Least bytes, both ways together, in each unit of time.
+    pub progress: Option<ByteRate>,
+    /// Bytes of all connections of one source.
+    pub rate: Option<Rate>,
+    /// Bytes of all connections of the listener.
+    pub total: Option<(Rate, Arc<Bucket>)>,
+    /// Set while the daemon drains, or the listener is removed.
+    pub drain: Option<Drain>,
+}
+
+/// How connections end that would not end by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// A peer that is owed nothing and has sent nothing for so long gets our FIN.
+    pub idle: Duration,
+    /// How long we read after it: [`PARTING`](super::PARTING), or [`DRAIN_PARTING`](super::DRAIN_PARTING) if somebody waits for the end.
+    pub parting: Duration,
+    /// Whatever it is doing, a peer gets our FIN then, and a reset [`DRAIN_RESET`](super::DRAIN_RESET) later.
+    pub until: Tick,
+}
+
+impl Limits {
+    /// Nothing is bounded but what a peer may be owed.
+    pub fn unbounded(service: Service, buffer: u32) -> Limits {
+        Limits {
+            service,
+            buffer,
+            max_bytes: u64::MAX,
+            first_byte: None,
+            idle: None,
+            lifetime: None,
+            stall: None,
+            progress: None,
+            rate: None,
+            total: None,
+            drain: None,
+        }
+    }
+
+    /// These, and what pressure makes stricter of them.
+    #[must_use]
+    pub fn under(&self, pressure: &Pressure) -> Limits {
+        let stricter = |own: Option<Duration>, pressed: Option<Duration>| match (own, pressed) {
+            (Some(own), Some(pressed)) => Some(own.min(pressed)),
+            (own, pressed) => own.or(pressed),
+        };
+        Limits {
+            idle: stricter(self.idle, pressure.idle),
+            stall: stricter(self.stall, pressure.stall),
+            progress: pressure.progress,
+            ..self.clone()
+        }
+    }
+
+    /// Is every byte to be counted before it is answered?
+    #[inline(always)]
+    pub(super) fn counts_bytes(&self) -> bool {
+        self.max_bytes != u64::MAX || self.rate.is_some() || self.total.is_some()
+    }
+
+    /// Most bytes of one receive: at a rate few, so that a pause is short.
+    pub(super) fn receive(&self) -> u32 {
+        let total = self.total.as_ref().map(|(rate, _)| *rate);
+        let chunks = self.rate.into_iter().chain(total).map(Rate::chunk);
+        chunks.fold(self.buffer, u32::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_makes_nothing_less_strict() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let pressure = Pressure {
+            above: None,
+            max_connections_per_source: None,
+            idle: seconds(10),
+            stall: seconds(5),
+            progress: None,
+        };
+        let limits = |idle, stall| Limits {
+            idle,
+            stall,
+            ..Limits::unbounded(Service::Echo, 1)
+        };
+        let pressed = limits(seconds(3600), seconds(2)).under(&pressure);
+        assert_eq!((pressed.idle, pressed.stall), (seconds(10), seconds(2)));
+        let pressed = limits(None, None).under(&pressure);
+        assert_eq!((pressed.idle, pressed.stall), (seconds(10), seconds(5)));
+    }
+}
