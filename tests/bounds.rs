@@ -1,0 +1,245 @@
+//! Who may come, how many, and how fast: the real daemon, with peers from several sources.
+//!
+//! All of 127.0.0.0/8 is this host's, so a peer chooses its source by the address that it binds.
+
+#[path = "support/peers.rs"]
+mod peers;
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use peers::{End, end_of};
+use socket2::{Domain, Socket, Type};
+use support::{Daemon, PATIENCE, connect, echo_exact, patterned};
+
+const LISTENER: &str = "[[listener]]\nname = \"echo\"\naddress = [\"127.0.0.1:0\", \"[::1]:0\"]\n";
+
+/// A connection from 127.0.0.`host`.
+fn connect_from(host: u8, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+    socket.bind(&source.into()).expect("an address of ours");
+    socket.connect(&address.into()).expect("connect");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// A new connection from there is reset, mostly after connect(2) has returned.
+fn is_refused(host: u8, address: SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+    socket.bind(&source.into()).expect("an address of ours");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    match socket.connect(&address.into()) {
+        Ok(()) => is_reset(&socket.into()),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+fn is_served(stream: &TcpStream) {
+    echo_exact(stream, b"hello");
+}
+
+fn is_reset(stream: &TcpStream) {
+    assert_eq!(end_of(stream), End::Reset);
+}
+
+#[test]
+fn a_source_has_its_hundred_connections_and_no_more_fifty_times_in_a_row() {
+    let daemon = Daemon::start(&format!(
+        "workers = 4\n[log]\nrecords = \"none\"\n{LISTENER}max_connections_per_source = 100\n"
+    ));
+    for host in 2..52 {
+        let streams: Vec<_> = (0..100)
+            .map(|_| connect_from(host, daemon.addr()))
+            .collect();
+        // Whoever is answered was let in; two that wait at once may be let in by two workers in any order.
+        streams.iter().for_each(is_served);
+        is_refused(host, daemon.addr());
+    }
+    daemon.wait_line("key=listener.max_connections_per_source listener=echo value=100 remedy=");
+}
+
+#[test]
+fn ipv4_sources_on_a_socket_of_both_families_count_apart_and_obey_ipv4_rules() {
+    let daemon = Daemon::start(
+        "[[listener]]\nname = \"echo\"\naddress = [\"[::]:0\"]\nmax_connections_per_source = 1\naccess.deny = [\"127.0.0.4\"]\n",
+    );
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, daemon.addr().port()));
+    let (one, two) = (connect_from(2, address), connect_from(3, address));
+    is_served(&one);
+    is_served(&two);
+    is_refused(2, address);
+    is_refused(4, address);
+    daemon.wait_line("peer=127.0.0.4:");
+}
+
+#[test]
+fn a_source_prefix_makes_one_source_of_many_addresses() {
+    let daemon = Daemon::start(&format!(
+        "{LISTENER}max_connections_per_source = 2\nsource_prefix = {{ ipv4 = 24 }}\n"
+    ));
+    let streams = [2, 3].map(|host| connect_from(host, daemon.addr()));
+    streams.iter().for_each(is_served);
+    is_refused(4, daemon.addr());
+}
+
+#[test]
+fn a_worker_serves_no_more_of_a_listener_than_it_may() {
+    let daemon = Daemon::start(&format!(
+        "workers = 2\n{LISTENER}max_connections_per_worker = 3\n"
+    ));
+    let streams: Vec<_> = (0..6).map(|_| connect(daemon.addr())).collect();
+    streams.iter().for_each(is_served);
+    is_refused(1, daemon.addr());
+    daemon.wait_line("key=listener.max_connections_per_worker listener=echo value=3");
+}
+
+#[test]
+fn the_longest_prefix_decides_and_a_reload_ends_those_who_are_denied_now() {
+    let access = |text: &str| format!("{LISTENER}[listener.access]\n{text}\n");
+    let daemon = Daemon::start(&access(
+        "allow = [\"127.0.0.0/8\"]\ndeny = [\"127.0.0.0/24\", \"127.0.0.2\"]",
+    ));
+    is_refused(2, daemon.addr());
+    is_refused(3, daemon.addr());
+    let line = daemon.wait_line("peer=127.0.0.2:");
+    assert!(line.contains("reason=denied"), "{line}");
+
+    daemon.adopt(&access("deny = [\"127.0.0.2\"]"));
+    let streams = [3, 4].map(|host| connect_from(host, daemon.addr()));
+    streams.iter().for_each(is_served);
+    daemon.adopt(&access("deny = [\"127.0.0.3\"]\nreapply = false"));
+    is_refused(3, daemon.addr());
+    streams.iter().for_each(is_served);
+    daemon.adopt(&access("deny = [\"127.0.0.3\"]"));
+    is_reset(&streams[0]);
+    is_served(&streams[1]);
+    daemon.wait_line("reason=denied received=10 sent=10");
+}
+
+#[test]
+fn connections_of_one_source_have_a_rate_and_others_do_not_notice() {
+    let daemon = Daemon::start(&format!(
+        "{LISTENER}rate.connections = {{ rate = \"1/min\", burst = 5 }}\n"
+    ));
+    let streams: Vec<_> = (0..5).map(|_| connect_from(2, daemon.addr())).collect();
+    streams.iter().for_each(is_served);
+    is_refused(2, daemon.addr());
+    is_served(&connect_from(3, daemon.addr()));
+    let line = daemon.wait_line("reason=rate");
+    assert!(line.contains("peer=127.0.0.2:"), "{line}");
+    daemon.wait_line("key=listener.rate.connections");
+    // They do not come back because the connections have ended.
+    drop(streams);
+    is_refused(2, daemon.addr());
+}
+
+/// Sends so many bytes there and back, and answers how long that took.
+fn carry(stream: &TcpStream, seed: u64, length: usize) -> Duration {
+    let began = Instant::now();
+    let bytes = patterned(seed, 0, length);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut writer = stream;
+            writer.write_all(&bytes).expect("sent");
+            writer.shutdown(Shutdown::Write).expect("half closed");
+        });
+        let (mut reader, mut back) = (stream, Vec::new());
+        reader.read_to_end(&mut back).expect("all of it");
+        assert!(back == bytes, "other bytes came back");
+    });
+    began.elapsed()
+}
+
+#[test]
+fn bytes_of_a_source_go_no_faster_than_their_rate_and_none_is_lost() {
+    for key in ["bytes", "total_bytes"] {
+        let daemon = Daemon::start(&format!("workers = 2\n{LISTENER}rate.{key} = \"1MiB/s\"\n"));
+        let streams = [0, 1].map(|_| connect_from(2, daemon.addr()));
+        let times = std::thread::scope(|scope| {
+            let carrying = streams
+                .each_ref()
+                .map(|stream| scope.spawn(|| carry(stream, 7, 768 << 10)));
+            carrying.map(|thread| thread.join().expect("carried"))
+        });
+        // A tenth of a second's worth is there in the beginning.
+        let longest = times.into_iter().max().expect("two");
+        assert!(longest >= Duration::from_millis(1400), "{key}: {longest:?}");
+        assert_eq!(
+            daemon
+                .wait_lines(2, "reason=done received=786432 sent=786432")
+                .len(),
+            2
+        );
+    }
+}
+
+#[test]
+fn a_refusal_may_say_why() {
+    let daemon = Daemon::start(&format!(
+        "{LISTENER}refusal = \"say\"\nmax_connections = 1\naccess.deny = [\"127.0.0.9\"]\n"
+    ));
+    let first = connect(daemon.addr());
+    is_served(&first);
+    for (host, line) in [
+        (2, "echod refuses: full\r\n"),
+        (9, "echod refuses: denied\r\n"),
+    ] {
+        let mut refused = connect_from(host, daemon.addr());
+        let mut said = String::new();
+        refused
+            .read_to_string(&mut said)
+            .expect("a line and the end");
+        assert_eq!(said, line);
+    }
+}
+
+#[test]
+fn pressure_ends_the_idle_and_begins_with_the_connection_past_its_share() {
+    let daemon = Daemon::start(&format!(
+        "max_connections = 20\n[pressure]\nabove = \"50%\"\nidle = \"200ms\"\nmax_connections_per_source = \"60%\"\n{LISTENER}"
+    ));
+    let mut streams: Vec<_> = (0..10).map(|_| connect_from(2, daemon.addr())).collect();
+    streams.iter().for_each(is_served);
+    assert!(daemon.lines().iter().all(|line| !line.contains("pressure")));
+    streams.push(connect_from(2, daemon.addr()));
+    daemon.wait_line("pressure began, stricter limits hold connections=11");
+    for stream in &streams {
+        assert_eq!(end_of(stream), End::Fin);
+    }
+    daemon.wait_lines(10, "reason=idle");
+    daemon.wait_line("pressure ended connections=");
+    daemon.wait_notify(|message| message.contains("was under pressure (1)"));
+}
+
+#[test]
+fn under_pressure_a_source_has_its_share_and_whoever_drips_is_slow() {
+    let daemon = Daemon::start(&format!(
+        "max_connections = 20\n[pressure]\nabove = \"10%\"\nidle = \"off\"\nprogress = \"1KiB/s\"\nmax_connections_per_source = \"15%\"\n{LISTENER}"
+    ));
+    let _streams: Vec<_> = (0..3).map(|_| connect_from(2, daemon.addr())).collect();
+    daemon.wait_line("pressure began");
+    is_refused(2, daemon.addr());
+    daemon.wait_line("key=pressure.max_connections_per_source listener=echo value=3");
+    is_served(&connect_from(3, daemon.addr()));
+    // They say nothing, which is no progress.
+    daemon.wait_line("reason=slow");
+}
+
+#[test]
+fn a_reload_replaces_every_bound_and_keeps_those_who_are_here() {
+    let bounds = |count: u32| format!("{LISTENER}max_connections_per_source = {count}\n");
+    let daemon = Daemon::start(&bounds(3));
+    let streams: Vec<_> = (0..3).map(|_| connect_from(2, daemon.addr())).collect();
+    streams.iter().for_each(is_served);
+    daemon.adopt(&bounds(1));
+    streams.iter().for_each(is_served);
+    is_refused(2, daemon.addr());
+    is_served(&connect_from(3, daemon.addr()));
+    daemon.adopt(&bounds(4));
+    is_served(&connect_from(2, daemon.addr()));
+}
