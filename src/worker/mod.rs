@@ -226,18 +226,10 @@ impl<D: Driver> Worker<D> {
         self.deadlines.next().min(paused).min(summary)
     }
 
-    /// Hands a connection bytes of its peer, and sends what it answers.
+    /// Hands a connection bytes of its peer, then does all that it wants: mostly one send that is taken whole.
     #[inline(always)]
     fn receive(&mut self, token: Token, input: Buffer) {
         self.counts.received += u64::from(input.len());
-        self.step(token, |connection, turn| {
-            connection.handle_received(input, turn)
-        });
-    }
-
-    /// Tells a connection what happened, then does all that it wants: mostly one send that is taken whole.
-    #[inline(always)]
-    fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, &Turn<'_>)) {
         let Some(entry) = self.table.get_mut(token) else {
             return;
         };
@@ -251,7 +243,7 @@ impl<D: Driver> Worker<D> {
             source: entry.source.as_ref().map(|source| &source.bytes),
         };
         let connection = &mut entry.connection;
-        event(connection, &turn);
+        connection.handle_received(input, &turn);
         if let Some(bytes) = connection.poll_send() {
             match self.driver.send(token, bytes) {
                 Some(Sent::All(count)) => {
@@ -266,6 +258,26 @@ impl<D: Driver> Worker<D> {
             }
         }
         if connection.wants_more() {
+            self.fulfil(token);
+        }
+    }
+
+    /// Tells a connection what happened, then does all that it wants: mostly nothing.
+    #[inline(always)]
+    fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, &Turn<'_>)) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+        };
+        event(&mut entry.connection, &turn);
+        if entry.connection.wants_more() {
             self.fulfil(token);
         }
     }

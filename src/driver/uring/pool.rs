@@ -30,11 +30,11 @@ struct Entry {
 pub(super) struct Page([Entry; ENTRIES]);
 
 impl Page {
-    /// A page with nothing on it.
-    pub(super) fn new() -> &'static mut Page {
+    /// A page for the blocks of a group, with none on it.
+    pub(super) fn new(group: Group) -> &'static mut Page {
         let nothing = |_| Entry {
             address: 0,
-            length: 0,
+            length: group.size(),
             number: 0,
             tail: AtomicU16::new(0),
         };
@@ -101,7 +101,7 @@ pub(super) struct Pool {
     /// Blocks on the page, and how many there should be.
     posted: u16,
     wanted: u16,
-    /// Blocks that have been taken, and are home or not.
+    /// Blocks that have been taken, the first taken first; that is mostly the order in which they come home.
     out: Vec<u16>,
     /// Blocks that are home; the last was used last.
     home: Vec<u16>,
@@ -145,19 +145,9 @@ impl Pool {
         if self.out.is_empty() && self.posted >= self.wanted {
             return;
         }
-        let mut place = 0;
-        while let Some(&number) = self.out.get(place) {
-            if !self.blocks[number as usize].is_home() {
-                place += 1;
-                continue;
-            }
-            self.out.swap_remove(place);
-            if self.posted < self.wanted {
-                self.post(number);
-            } else {
-                self.home.push(number);
-            }
-        }
+        let is_home = |number: &&u16| self.blocks[**number as usize].is_home();
+        let back = self.out.iter().take_while(is_home).count();
+        self.home.extend(self.out.drain(..back));
         while self.posted < self.wanted
             && let Some(number) = self.home.pop().or_else(|| self.make())
         {
@@ -172,7 +162,6 @@ impl Pool {
     fn post(&mut self, number: u16) {
         let entry = &mut self.page.0[(self.tail % self.group.count()) as usize];
         entry.address = self.addresses[number as usize];
-        entry.length = self.group.size();
         entry.number = number;
         self.tail = self.tail.wrapping_add(1);
         self.posted += 1;
@@ -203,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_block_goes_back_to_the_kernel_when_its_last_buffer_is_gone() {
-        let mut pool = Pool::new(Group::Large, Page::new());
+        let mut pool = Pool::new(Group::Large, Page::new(Group::Large));
         assert_eq!((tail(&pool), pool.page.0[0].number), (1, 0));
         let buffer = pool.take(0, 10);
         let twin = buffer.clone();
@@ -214,13 +203,13 @@ mod tests {
         pool.take(1, 10);
         drop(twin);
         pool.restock();
-        assert_eq!((tail(&pool), pool.page.0[2].number), (3, 0));
-        assert_eq!(pool.home, [1], "one is enough");
+        assert_eq!((tail(&pool), pool.page.0[2].number), (3, 1), "used last");
+        assert_eq!(pool.home, [0], "one is enough");
     }
 
     #[test]
     fn there_are_as_many_as_were_needed_and_never_more_than_there_are() {
-        let mut pool = Pool::new(Group::Large, Page::new());
+        let mut pool = Pool::new(Group::Large, Page::new(Group::Large));
         for wanted in [2, 4, 8, 16, 32, 32] {
             pool.grow();
             pool.restock();

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::{self, ManuallyDrop};
@@ -38,10 +39,7 @@ const COMPLETIONS_MAX: u32 = 1 << 16;
 #[derive(Debug)]
 struct Sending {
     token: Token,
-    /// None: it was told what came of them.
-    bytes: Option<Buffer>,
-    /// What the kernel said; it says nothing when it took all.
-    refused: Option<i32>,
+    bytes: Buffer,
 }
 
 /// A ring that does nothing yet, and may be given to the thread that will use it.
@@ -68,7 +66,7 @@ impl Disabled {
             .dontfork()
             .build(SUBMISSIONS)?;
         let submitter = uring.submitter();
-        let pages = [Page::new(), Page::new()];
+        let pages = Group::ALL.map(Page::new);
         for (group, page) in Group::ALL.into_iter().zip(&pages) {
             // SAFETY: the page is never freed, and holds so many entries.
             unsafe {
@@ -107,8 +105,9 @@ impl Disabled {
             small: ManuallyDrop::new(Pool::new(Group::Small, small)),
             large: ManuallyDrop::new(Pool::new(Group::Large, large)),
             queued: ManuallyDrop::new(Vec::new()),
-            answered: Vec::new(),
-            told: 0,
+            refusals: Vec::new(),
+            taken: Vec::new(),
+            refused: Vec::new(),
             held: ManuallyDrop::new(Vec::new()),
             batch: Vec::new(),
             at: 0,
@@ -126,9 +125,11 @@ pub(super) struct Ring {
     large: ManuallyDrop<Pool>,
     /// Sends that the kernel has not been told of, or has not answered.
     queued: ManuallyDrop<Vec<Sending>>,
-    /// Those that it has; those before `told` have been asked for.
-    answered: Vec<Sending>,
-    told: usize,
+    /// Places in `queued` of those that it did not take whole, and what it said of them.
+    refusals: Vec<(usize, i32)>,
+    /// Sends that it has answered and nobody has asked for yet: those that it took whole, and the others.
+    taken: Vec<Sending>,
+    refused: Vec<(Token, Sent)>,
     /// Sends that wait for the peer, by the place of their connection.
     held: ManuallyDrop<Vec<Option<Buffer>>>,
     /// What came back in this turn; that before `at` has been looked at.
@@ -163,20 +164,20 @@ impl Ring {
     /// Sends with the next turn what the kernel takes at once. It says nothing if that is all.
     #[inline(always)]
     pub(super) fn send_now(&mut self, token: Token, socket: BorrowedFd<'_>, bytes: Buffer) {
-        // First of all: a turn in between would take what is queued for answered.
-        self.make_room();
         // With MSG_WAITALL a part is a failure, and failures are not passed over in silence; with
         // MSG_DONTWAIT it does not wait for the rest all the same.
         let entry = self
             .send_entry(socket, &bytes, MSG_DONTWAIT | MSG_WAITALL)
-            .flags(Flags::SKIP_SUCCESS)
-            .user_data(kind::SEND_NOW | self.queued.len() as u64);
-        self.queued.push(Sending {
-            token,
-            bytes: Some(bytes),
-            refused: None,
-        });
-        self.push_into_room(&entry);
+            .flags(Flags::SKIP_SUCCESS);
+        // A turn that makes room empties what is queued: its place is another one then.
+        while !self.try_push(
+            &entry
+                .clone()
+                .user_data(kind::SEND_NOW | self.queued.len() as u64),
+        ) {
+            self.make_room();
+        }
+        self.queued.push(Sending { token, bytes });
     }
 
     /// Sends when the peer takes some: [`Event::Sent`] says how much.
@@ -243,24 +244,23 @@ impl Ring {
         self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(kind::CANCEL));
     }
 
-    /// Sees to it that one more operation can be queued.
-    #[inline(always)]
-    fn make_room(&mut self) {
-        while self.uring.submission().is_full() {
-            self.turn(false);
+    fn push(&mut self, entry: &squeue::Entry) {
+        while !self.try_push(entry) {
+            self.make_room();
         }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
-        self.make_room();
-        self.push_into_room(entry);
+    /// Queues an operation, if there is room for it.
+    #[inline(always)]
+    fn try_push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what the entry points to is owned by this ring until the operation is home.
+        unsafe { self.uring.submission().push(entry) }.is_ok()
     }
 
-    #[inline(always)]
-    fn push_into_room(&mut self, entry: &squeue::Entry) {
-        // SAFETY: what the entry points to is owned by this ring until the operation is home.
-        let pushed = unsafe { self.uring.submission().push(entry) };
-        debug_assert!(pushed.is_ok(), "there is room");
+    /// Tells the kernel all that is asked, so that more can be queued.
+    #[cold]
+    fn make_room(&mut self) {
+        self.turn(false);
     }
 
     /// Gives the kernel back the memory that is home, and tells it all that is asked. With `sleep` it waits
@@ -283,10 +283,9 @@ impl Ring {
         let _ = sys::ring_enter(ring, told, u32::from(sleep), flags);
         let from = self.batch.len();
         self.batch.extend(self.uring.completion());
-        for place in from..self.batch.len() {
-            if self.batch[place].user_data() & kind::MASK != kind::SMALL {
-                self.sort(place);
-            }
+        let is_of_order = |entry: &cqueue::Entry| entry.user_data() & kind::MASK == kind::SMALL;
+        if !self.batch[from..].iter().all(is_of_order) {
+            self.sort(from);
         }
         // It has answered what it was told of: at once, in what came back or by saying nothing; but not
         // while some of what came back waits in the kernel for a place.
@@ -300,69 +299,72 @@ impl Ring {
 
     /// Notes what has an order of its own: a refused send before all that was received, peers by their socket.
     #[cold]
-    fn sort(&mut self, place: usize) {
-        let entry = &self.batch[place];
-        let (data, result) = (entry.user_data(), entry.result());
-        // The lower half of the data is a place in a table.
-        #[allow(clippy::cast_possible_truncation)]
-        let number = data as u32;
-        match data & kind::MASK {
-            kind::SEND_NOW => {
-                if let Some(sending) = self.queued.get_mut(number as usize) {
-                    sending.refused = Some(result);
+    fn sort(&mut self, from: usize) {
+        for entry in &self.batch[from..] {
+            let (data, result) = (entry.user_data(), entry.result());
+            // The lower half of the data is a place in a table.
+            #[allow(clippy::cast_possible_truncation)]
+            let number = data as u32;
+            match data & kind::MASK {
+                kind::SEND_NOW => self.refusals.push((number as usize, result)),
+                kind::ACCEPT => {
+                    let stream = match outcome(result) {
+                        // SAFETY: accepting answered a new descriptor, which nobody else knows.
+                        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }),
+                        Err(errno) => Err(errno),
+                    };
+                    self.accepted.push_back(Accepted {
+                        slot: u16::try_from(number).unwrap_or(u16::MAX),
+                        stream,
+                        armed: cqueue::more(entry.flags()),
+                    });
                 }
+                _ => {}
             }
-            kind::ACCEPT => {
-                let stream = match outcome(result) {
-                    // SAFETY: accepting answered a new descriptor, which nobody else knows.
-                    Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) }),
-                    Err(errno) => Err(errno),
-                };
-                self.accepted.push_back(Accepted {
-                    slot: u16::try_from(number).unwrap_or(u16::MAX),
-                    stream,
-                    armed: cqueue::more(entry.flags()),
-                });
-            }
-            _ => {}
         }
     }
 
     /// All that is queued has been answered.
     #[inline(always)]
     fn settle(&mut self) {
-        if self.told == self.answered.len() {
-            self.answered.clear();
-            self.told = 0;
-            mem::swap(&mut self.answered, &mut *self.queued);
+        if !self.refusals.is_empty() {
+            self.part_refused();
+        }
+        if self.taken.is_empty() {
+            mem::swap(&mut self.taken, &mut *self.queued);
         } else {
-            self.answered.append(&mut self.queued);
+            self.taken.append(&mut self.queued);
         }
     }
 
-    /// A send that was taken whole, and how long it was.
+    /// Takes those out of `queued` that were not taken whole.
+    #[cold]
+    fn part_refused(&mut self) {
+        // The last first: whoever stands before it keeps its place.
+        self.refusals
+            .sort_unstable_by_key(|(place, _)| Reverse(*place));
+        for (place, result) in self.refusals.drain(..) {
+            if place < self.queued.len() {
+                let Sending { token, bytes } = self.queued.swap_remove(place);
+                self.refused.push((token, sent(bytes, result)));
+            }
+        }
+    }
+
+    /// A send from turn memory that was taken whole, and how long it was.
     #[inline(always)]
     pub(super) fn next_all_sent(&mut self) -> Option<(Token, u32)> {
-        let sending = self.answered.get_mut(self.told)?;
-        if sending.refused.is_some() {
-            return None;
-        }
-        self.told += 1;
         // Its memory is home from here on.
-        let bytes = sending.bytes.take()?;
-        Some((sending.token, bytes.len()))
+        let Sending { token, bytes } = self.taken.pop()?;
+        Some((token, bytes.len()))
     }
 
     /// A send from turn memory that was answered.
     pub(super) fn next_sent(&mut self) -> Option<(Token, Sent)> {
-        let sending = self.answered.get_mut(self.told)?;
-        self.told += 1;
-        let bytes = sending.bytes.take()?;
-        let sent = match sending.refused {
-            None => Sent::All(bytes.len()),
-            Some(result) => sent(bytes, result),
-        };
-        Some((sending.token, sent))
+        self.refused.pop().or_else(|| {
+            let (token, count) = self.next_all_sent()?;
+            Some((token, Sent::All(count)))
+        })
     }
 
     /// Is there a send from turn memory that the kernel has not answered?
@@ -374,13 +376,16 @@ impl Ring {
     /// Is there something that came back and was not asked for?
     #[inline(always)]
     pub(super) fn has_news(&self) -> bool {
-        self.at < self.batch.len() || self.told < self.answered.len() || !self.accepted.is_empty()
+        self.at < self.batch.len()
+            || !self.taken.is_empty()
+            || !self.refused.is_empty()
+            || !self.accepted.is_empty()
     }
 
     /// Bytes that came into a small buffer and left room in it, with more to come: for which connection.
     #[inline(always)]
     pub(super) fn next_message(&mut self) -> Option<(u32, Buffer)> {
-        if self.told < self.answered.len() {
+        if !self.refused.is_empty() || !self.taken.is_empty() {
             return None;
         }
         let entry = self.batch.get(self.at)?;
