@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sys;
+
 /// Most bytes of one receive, and the size of a worker's turn memory.
 pub const TURN_MEMORY: u32 = 512 * 1024;
 
@@ -211,12 +213,12 @@ impl TurnMemory {
         TurnMemory::of(TURN_MEMORY as usize)
     }
 
-    /// A block of `size` bytes.
+    /// A block of `size` bytes, which takes memory as it is written to.
     pub fn of(size: usize) -> TurnMemory {
-        TurnMemory(Rc::new(Block {
-            bytes: vec![0; size],
-            charge: None,
-        }))
+        let mut bytes = vec![0; size];
+        sys::discard(&mut bytes);
+        let charge = None;
+        TurnMemory(Rc::new(Block { bytes, charge }))
     }
 
     /// Lets `fill` write up to `room` bytes from the block's beginning; what it says it wrote is the buffer.

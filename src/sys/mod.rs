@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::{SysconfVar, sysconf};
 use rustix::net::{RecvFlags, SendFlags};
 
 /// What a system call answers, or its errno.
@@ -134,6 +135,21 @@ pub fn ring_enter(ring: i32, submissions: u32, completions: u32, flags: u32) -> 
     Ok(u32::try_from(told).unwrap_or(u32::MAX))
 }
 
+/// Gives the pages that lie in `memory` as a whole back to the kernel, madvise(2). Fresh memory of the heap reads
+/// zero before and after; where the C library wrote the zeros itself, it takes no memory any more until it is used.
+pub fn discard(memory: &mut [u8]) {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let Some(page) = page.and_then(|page| usize::try_from(page).ok()) else {
+        return;
+    };
+    let before = memory.as_ptr().align_offset(page).min(memory.len());
+    let (_, pages) = memory.split_at_mut(before);
+    let length = pages.len() / page * page;
+    // SAFETY: these pages are ours alone, and whatever they read as afterwards are bytes. It fails where
+    // there is nothing to give back.
+    let _ = unsafe { libc::madvise(pages.as_mut_ptr().cast(), length, libc::MADV_DONTNEED) };
+}
+
 /// The canonical address of a connection's peer, getpeername(2); an error if it is gone already.
 pub fn peer_address(socket: BorrowedFd<'_>) -> Result<SocketAddr> {
     let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
@@ -231,5 +247,23 @@ const fn socklen<T>() -> libc::socklen_t {
     #[allow(clippy::cast_possible_truncation)]
     {
         mem::size_of::<T>() as libc::socklen_t
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_whole_pages_and_nothing_beside_them() {
+        let mut memory = vec![7; 1 << 20];
+        let inside = 1..memory.len() - 1;
+        discard(&mut memory[inside.clone()]);
+        let given = memory.iter().filter(|byte| **byte == 0).count();
+        assert!(given > 0 && given.is_multiple_of(4096), "{given}");
+        assert_eq!((memory[0], memory[inside.end]), (7, 7));
+        discard(&mut memory[..1]);
+        assert_eq!(memory[0], 7);
+        discard(&mut []);
     }
 }
