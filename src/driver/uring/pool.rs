@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::buffer::{Buffer, TURN_MEMORY, TurnMemory};
 
-/// Most entries of a page: 4096 bytes of them.
-const ENTRIES: usize = 256;
+/// Entries of a page: 4096 bytes of them, a power of two, and more than there are blocks of a group.
+pub(super) const ENTRIES: u16 = 256;
 
 /// An entry, as the kernel has it: `struct io_uring_buf`. The page's tail lies in the last field of the first.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Entry {
 /// A page of entries, shared with the kernel. Never freed, since a ring outlives its close.
 #[derive(Debug)]
 #[repr(C, align(4096))]
-pub(super) struct Page([Entry; ENTRIES]);
+pub(super) struct Page([Entry; ENTRIES as usize]);
 
 impl Page {
     /// A page for the blocks of a group, with none on it.
@@ -70,7 +70,7 @@ impl Group {
         }
     }
 
-    /// Blocks that stand on the page at first, a power of two. One large one is received into and sent from,
+    /// Blocks that stand on the page at first. One large one is received into and sent from,
     /// again and again.
     const fn first(self) -> u16 {
         match self {
@@ -79,8 +79,8 @@ impl Group {
         }
     }
 
-    /// Blocks, a power of two.
-    pub(super) const fn count(self) -> u16 {
+    /// Most blocks. With half of the small ones, 500 peers that all speak get half as much done.
+    const fn count(self) -> u16 {
         match self {
             Group::Small => 128,
             Group::Large => 32,
@@ -101,6 +101,8 @@ pub(super) struct Pool {
     /// Blocks on the page, and how many there should be.
     posted: u16,
     wanted: u16,
+    /// The kernel found none since the last time that it was given some.
+    lacked: bool,
     /// Blocks that have been taken, the first taken first; that is mostly the order in which they come home.
     out: Vec<u16>,
     /// Blocks that are home; the last was used last.
@@ -118,6 +120,7 @@ impl Pool {
             tail: 0,
             posted: 0,
             wanted: group.first(),
+            lacked: false,
             out: Vec::new(),
             home: Vec::new(),
         };
@@ -135,15 +138,18 @@ impl Pool {
 
     /// The kernel found no block where it wanted one.
     #[cold]
-    pub(super) fn grow(&mut self) {
-        self.wanted = (self.wanted * 2).min(self.group.count());
+    pub(super) fn note_lack(&mut self) {
+        self.lacked = true;
     }
 
     /// Gives the kernel blocks that are home, as many as are wanted.
     #[inline(always)]
     pub(super) fn restock(&mut self) {
-        if self.out.is_empty() && self.posted >= self.wanted {
+        if self.out.is_empty() && self.posted >= self.wanted && !self.lacked {
             return;
+        }
+        if std::mem::take(&mut self.lacked) {
+            self.wanted = (self.wanted * 2).min(self.group.count());
         }
         let is_home = |number: &&u16| self.blocks[**number as usize].is_home();
         let back = self.out.iter().take_while(is_home).count();
@@ -160,7 +166,7 @@ impl Pool {
     /// Puts a block on the page; the kernel sees it with the tail.
     #[inline(always)]
     fn post(&mut self, number: u16) {
-        let entry = &mut self.page.0[(self.tail % self.group.count()) as usize];
+        let entry = &mut self.page.0[(self.tail % ENTRIES) as usize];
         entry.address = self.addresses[number as usize];
         entry.number = number;
         self.tail = self.tail.wrapping_add(1);
@@ -211,7 +217,8 @@ mod tests {
     fn there_are_as_many_as_were_needed_and_never_more_than_there_are() {
         let mut pool = Pool::new(Group::Large, Page::new(Group::Large));
         for wanted in [2, 4, 8, 16, 32, 32] {
-            pool.grow();
+            pool.note_lack();
+            pool.note_lack();
             pool.restock();
             assert_eq!((tail(&pool), pool.posted), (wanted, wanted));
         }

@@ -24,7 +24,7 @@ use nix::libc::{
 };
 
 use super::event::{Accepted, Event, kind, outcome, sent};
-use super::pool::{Group, Page, Pool};
+use super::pool::{ENTRIES, Group, Page, Pool};
 use crate::buffer::Buffer;
 use crate::driver::{Sent, Token};
 use crate::sys;
@@ -70,8 +70,7 @@ impl Disabled {
         for (group, page) in Group::ALL.into_iter().zip(&pages) {
             // SAFETY: the page is never freed, and holds so many entries.
             unsafe {
-                let (address, count) = (page.address(), group.count());
-                submitter.register_buf_ring_with_flags(address, count, group as u16, 0)?;
+                submitter.register_buf_ring_with_flags(page.address(), ENTRIES, group as u16, 0)?;
             }
         }
         let mut allowed = [
@@ -169,12 +168,12 @@ impl Ring {
         let entry = self
             .send_entry(socket, &bytes, MSG_DONTWAIT | MSG_WAITALL)
             .flags(Flags::SKIP_SUCCESS);
-        // A turn that makes room empties what is queued: its place is another one then.
-        while !self.try_push(
-            &entry
-                .clone()
-                .user_data(kind::SEND_NOW | self.queued.len() as u64),
-        ) {
+        loop {
+            let data = kind::SEND_NOW | self.queued.len() as u64;
+            if self.try_push(&entry.clone().user_data(data)) {
+                break;
+            }
+            // It empties what is queued: the place is another one then.
             self.make_room();
         }
         self.queued.push(Sending { token, bytes });
@@ -283,8 +282,8 @@ impl Ring {
         let _ = sys::ring_enter(ring, told, u32::from(sleep), flags);
         let from = self.batch.len();
         self.batch.extend(self.uring.completion());
-        let is_of_order = |entry: &cqueue::Entry| entry.user_data() & kind::MASK == kind::SMALL;
-        if !self.batch[from..].iter().all(is_of_order) {
+        let is_receive = |entry: &cqueue::Entry| entry.user_data() & kind::MASK == kind::SMALL;
+        if !self.batch[from..].iter().all(is_receive) {
             self.sort(from);
         }
         // It has answered what it was told of: at once, in what came back or by saying nothing; but not
@@ -422,7 +421,7 @@ impl Ring {
                         _ => &mut self.large,
                     };
                     if result == -libc::ENOBUFS {
-                        pool.grow();
+                        pool.note_lack();
                     }
                     // An empty receive may have taken a buffer all the same: it goes back as it is.
                     let count = outcome(result).unwrap_or(0);
