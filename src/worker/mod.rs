@@ -33,7 +33,7 @@ use admission::Admission;
 use deadlines::Deadlines;
 use orders::{Mailbox, Order, Socket};
 use sources::Source;
-use table::Table;
+use table::{Entry, Table};
 
 /// How long accepting pauses when descriptors or memory are used up, unless a connection ends before.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -226,14 +226,11 @@ impl<D: Driver> Worker<D> {
         self.deadlines.next().min(paused).min(summary)
     }
 
-    /// Hands a connection bytes of its peer, then does all that it wants: mostly one send that is taken whole.
+    /// Hands a connection bytes of its peer, then does all that it wants: mostly one send.
     #[inline(always)]
     fn receive(&mut self, token: Token, input: Buffer) {
         self.counts.received += u64::from(input.len());
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
             return;
         };
         let turn = Turn {
@@ -265,10 +262,7 @@ impl<D: Driver> Worker<D> {
     /// Tells a connection what happened, then does all that it wants: mostly nothing.
     #[inline(always)]
     fn step(&mut self, token: Token, event: impl FnOnce(&mut Connection, &Turn<'_>)) {
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
             return;
         };
         let turn = Turn {
@@ -287,10 +281,7 @@ impl<D: Driver> Worker<D> {
     fn fulfil(&mut self, token: Token) {
         // Of what it wants, some may have to wait for what was sent before.
         self.driver.hurry();
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
             return;
         };
         while let Some(want) = entry.connection.poll_want() {
@@ -336,10 +327,7 @@ impl<D: Driver> Worker<D> {
     /// Ends a connection: its record, then the close.
     #[cold]
     fn close(&mut self, token: Token, reset: bool) {
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
             return;
         };
         let connection = &entry.connection;
@@ -503,6 +491,18 @@ impl<D: Driver> Worker<D> {
             orders::ring(&self.shared.bell);
         }
     }
+}
+
+/// The connection that a token names, and the listener that it came in by.
+#[inline(always)]
+fn find<'a>(
+    table: &'a mut Table,
+    listeners: &'a [Option<Local>],
+    token: Token,
+) -> Option<(&'a mut Entry, &'a Local)> {
+    let entry = table.get_mut(token)?;
+    let local = listeners.get(entry.listener as usize)?.as_ref()?;
+    Some((entry, local))
 }
 
 /// Gives back the bounds that a connection counts for, if it still has its source: once.
