@@ -118,4 +118,39 @@ mod tests {
             Err(error) => println!("{}: not run, because {error}", module_path!()),
         }
     }
+
+    #[test]
+    fn sends_that_were_not_taken_are_told_apart_from_those_that_were() {
+        if let Err(error) = probe() {
+            return println!("{}: not run, because {error}", module_path!());
+        }
+        let mut ring = Disabled::new(4).and_then(Disabled::enable).expect("a ring");
+        let pairs: Vec<_> = (0..4)
+            .map(|_| UnixStream::pair().expect("a pair"))
+            .collect();
+        for (_, full) in &pairs[1..3] {
+            full.set_nonblocking(true).expect("set");
+            while (&mut &*full).write(&[0; MESSAGE]).is_ok() {}
+        }
+        for (index, (_, ours)) in (0..).zip(&pairs) {
+            let bytes = TurnMemory::new().fill::<()>(5, |to| Ok(to.len()));
+            let token = Token {
+                index,
+                generation: 0,
+            };
+            ring.send_now(token, ours.as_fd(), bytes.expect("filled"));
+        }
+        ring.turn(false);
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        while let Some((token, count)) = ring.next_all_sent() {
+            taken.push((token.index, count));
+        }
+        while let Some((token, sent)) = ring.next_sent() {
+            assert!(matches!(sent, Sent::Part { count: 0, rest } if rest.len() == 5));
+            refused.push(token.index);
+        }
+        taken.sort_unstable();
+        refused.sort_unstable();
+        assert_eq!((taken, refused), (vec![(0, 5), (3, 5)], vec![1, 2]));
+    }
 }
