@@ -422,10 +422,7 @@ impl<D: Driver> Worker<D> {
         let Some(token) = self.table.token(place) else {
             return;
         };
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
             return;
         };
         let rules = &local.shared.rules;
