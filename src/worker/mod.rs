@@ -38,9 +38,6 @@ use table::{Entry, Table};
 /// How long accepting pauses when descriptors or memory are used up, unless a connection ends before.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most deadlines judged, and connections asked again after a reload, in one turn.
-const JUDGED: u32 = 256;
-
 /// Connections that lasted longer have the round-trip time and the retransmissions in their record.
 const FACTS_AFTER: Duration = Duration::from_secs(1);
 
@@ -269,6 +266,7 @@ impl<D: Driver> Worker<D> {
             now: self.now,
             limits: &local.limits,
             memory: &self.shared.memory,
+            source: entry.source.as_ref().map(|source| &source.bytes),
         };
         event(&mut entry.connection, &turn);
         if entry.connection.wants_more() {
@@ -374,60 +372,6 @@ impl<D: Driver> Worker<D> {
         // A descriptor is free again.
         if self.paused.is_some() {
             self.resume_accept();
-        }
-    }
-
-    /// Asks the places whose time may have come; those that are judged too early go back.
-    fn judge(&mut self) {
-        for _ in 0..JUDGED {
-            let Some(place) = self.deadlines.pop(self.now) else {
-                return;
-            };
-            self.ask_place(place);
-        }
-    }
-
-    /// Asks a place for its deadline, and tells it if that has passed.
-    fn ask_place(&mut self, place: u32) {
-        let Some(token) = self.table.token(place) else {
-            return;
-        };
-        let now = self.now;
-        let mut deadline = Tick::NEVER;
-        self.step(token, |connection, turn| {
-            if connection.deadline(turn.limits) <= now {
-                connection.handle_timeout(turn);
-            }
-            deadline = connection.deadline(turn.limits);
-        });
-        if self.table.get_mut(token).is_some() {
-            self.deadlines.set(place, deadline);
-        }
-    }
-
-    /// Goes on asking all connections for their deadlines, which have other limits now.
-    #[cold]
-    fn ask_again(&mut self) {
-        let Some(from) = self.asking else { return };
-        let to = from.saturating_add(JUDGED).min(self.table.places());
-        for place in from..to {
-            self.reapply_access(place);
-            self.ask_place(place);
-        }
-        self.asking = (to < self.table.places()).then_some(to);
-    }
-
-    /// Ends a connection that would not be let in now, where its listener wants that.
-    fn reapply_access(&mut self, place: u32) {
-        let Some(token) = self.table.token(place) else {
-            return;
-        };
-        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
-            return;
-        };
-        let rules = &local.shared.rules;
-        if rules.reapply && !rules.access.allows(entry.peer.ip()) {
-            self.step(token, |connection, _| connection.handle_denied());
         }
     }
 
