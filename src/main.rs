@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use echod::cli::{self, Command};
 use echod::config::{self, Host};
 use echod::control;
+use echod::logging;
 use echod::supervisor::{self, EXIT_CONFIG, EXIT_FAILURE};
 
 fn main() -> ExitCode {
@@ -35,11 +36,22 @@ fn check(path: Option<&std::path::Path>, print: bool) -> u8 {
 
 fn reload() -> u8 {
     let (status, text) = match control::reload(&control::directory()) {
-        Ok(control::Answer::Adopted) => return 0,
+        Ok(control::Answer::Adopted(report)) => {
+            tell_changes(&report);
+            return 0;
+        }
         Ok(control::Answer::Refused(text)) => (EXIT_CONFIG, text),
         Err(error) => (EXIT_FAILURE, format!("echod: {error}")),
     };
     // Nobody may be reading; the status is the answer that counts.
     let _ = writeln!(io::stderr(), "{text}");
     status
+}
+
+/// What the reload has changed. The journal has it already, from the daemon.
+fn tell_changes(report: &[String]) {
+    let mut stdout = io::stdout();
+    if !report.is_empty() && !logging::is_journal(&stdout) {
+        let _ = writeln!(stdout, "reloaded: {}", report.join("\n"));
+    }
 }

@@ -133,7 +133,7 @@ fn a_syslog_record_is_as_rfc_3164_has_it_in_local_time() {
         "target = \"syslog\"\nfacility = \"local0\"",
     ));
     let (_, _, text) = parts(&receiver.wait("reload adopted"), 16 * 8 + 6);
-    assert_eq!(text, "reload adopted");
+    assert_eq!(text, "reload adopted changed=1");
     // Standard error is silent, since the start went well.
     assert_eq!(all_lines(daemon), [""; 0]);
 }

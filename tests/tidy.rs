@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "src/service",
     "src/config/validate.rs",
     "src/config/change.rs",
+    "src/config/effect.rs",
     "src/supervisor/phase.rs",
     "src/supervisor/status.rs",
     "src/worker/deadlines.rs",

@@ -2,11 +2,12 @@
 //!
 //! A `Config` comes from a file ([`Config::load`]), from `--listen` or from the built-in default, and
 //! in no other way. What a file may say is `schema`; what it means is `validate`; what a reload may
-//! change is `change`.
+//! change is `change`, and what becomes of it `effect`.
 
 mod access;
 mod change;
 mod check;
+mod effect;
 mod error;
 mod keys;
 mod listener;
@@ -24,10 +25,11 @@ mod text;
 mod validate;
 mod value;
 
-pub use change::{NeedsRestart, allow_reload};
+pub use change::{Change, NeedsRestart, What, changes, tally};
 pub use check::{
     AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, Host, check, effective_max_connections, worker_count,
 };
+pub use effect::Effect;
 pub use error::{Error, Refusal};
 pub use keys::keys;
 pub use load::{DEFAULT_PATH, FILE_MAX};

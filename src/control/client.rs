@@ -69,7 +69,7 @@ fn understand(path: &Path, answer: &[u8]) -> Result<Answer, Error> {
     let text = String::from_utf8_lossy(answer);
     let (status, rest) = text.split_once('\n').unwrap_or((&text, ""));
     match status {
-        "adopted" => Ok(Answer::Adopted),
+        "adopted" => Ok(Answer::Adopted(rest.lines().map(str::to_owned).collect())),
         "refused" => Ok(Answer::Refused(rest.to_owned())),
         "busy" => Err(Error::Busy { path }),
         "" => Err(Error::NoAnswer { path }),
@@ -120,7 +120,14 @@ mod tests {
 
     #[test]
     fn an_adopted_configuration_is_told() {
-        assert_eq!(told(b"adopted\n").expect("an answer"), Answer::Adopted);
+        let adopted = told(b"adopted\n1 key changed\nkey: 1 -> 2\n").expect("an answer");
+        let report = ["1 key changed", "key: 1 -> 2"].map(str::to_owned);
+        assert_eq!(adopted, Answer::Adopted(report.to_vec()));
+        // A daemon that does not report.
+        assert_eq!(
+            told(b"adopted\n").expect("an answer"),
+            Answer::Adopted(vec![])
+        );
     }
 
     #[test]

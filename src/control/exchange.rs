@@ -83,7 +83,7 @@ impl Exchange {
     /// The daemon has an answer.
     pub(super) fn handle_answer(&mut self, answer: &Answer, now: Tick) -> Progress {
         match answer {
-            Answer::Adopted => self.reply("adopted\n".to_owned(), now),
+            Answer::Adopted(report) => self.reply(adopted(report), now),
             Answer::Refused(text) => self.reply(format!("refused\n{text}"), now),
         }
     }
@@ -162,5 +162,47 @@ impl Exchange {
     pub(super) fn shrink_send_buffer(&self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_send_buffer_size(4096).expect("set");
+    }
+}
+
+/// The answer with as many lines of the report as there is room for, and the number of the others.
+fn adopted(report: &[String]) -> String {
+    let mut output = String::from("adopted\n");
+    for (index, line) in report.iter().enumerate() {
+        let left = report.len() - index;
+        let more = format!("... and {left} more\n");
+        let reserved = if left > 1 { more.len() } else { 0 };
+        if output.len() + line.len() + 1 + reserved > MAX_ANSWER {
+            output.push_str(&more);
+            break;
+        }
+        output.push_str(line);
+        output.push('\n');
+    }
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_whole_or_cut_at_a_line() {
+        let report = |count, length| vec!["x".repeat(length); count];
+        assert_eq!(adopted(&[]), "adopted\n");
+        assert_eq!(adopted(&report(2, 3)), "adopted\nxxx\nxxx\n");
+        // One that just fits, and one past it.
+        let fits = MAX_ANSWER - "adopted\n".len() - 1;
+        assert_eq!(adopted(&report(1, fits)).len(), MAX_ANSWER);
+        assert_eq!(adopted(&report(1, fits + 1)), "adopted\n... and 1 more\n");
+        let cut = adopted(&report(100_000, 99));
+        assert!(cut.len() <= MAX_ANSWER && cut.len() > MAX_ANSWER - 120);
+        let lines: Vec<_> = cut.lines().collect();
+        let shown = lines.len() - 2;
+        assert!(lines[1..=shown].iter().all(|line| line.len() == 99));
+        assert_eq!(
+            lines[shown + 1],
+            format!("... and {} more", 100_000 - shown)
+        );
     }
 }

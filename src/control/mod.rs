@@ -7,13 +7,15 @@
 //! ```text
 //! command              daemon
 //! reload\n        ->                         at most 256 bytes with the newline; EOF ends it as well
-//!                 <-   adopted\n             the configuration was read again and is in use
+//!                 <-   adopted\nTEXT         the configuration was read again and is in use: how much of it
+//!                                            has changed, then a line for each change, until EOF
 //!                 <-   refused\nTEXT         it was not, and this is why: lines of text until EOF
 //!                 <-   busy\n                too many are asking at once
 //!                 <-   error WORDS\n         the question was none: unknown verb, line too long, too slow
 //! ```
-//! The first line is the whole status; an answer has at most 64 KiB and is cut there. `server` is the
-//! daemon's side and never blocks; `client` is the command's and waits.
+//! The first line is the whole status; an answer has at most 64 KiB: a refusal is cut there, and of changes
+//! those that do not fit are counted, `... and N more`. `server` is the daemon's side and never blocks;
+//! `client` is the command's and waits.
 
 pub mod client;
 mod exchange;
@@ -69,8 +71,8 @@ impl Verb {
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Taken whole.
-    Adopted,
+    /// Taken whole; what has changed, a line each: all in a few words, then one by one.
+    Adopted(Vec<String>),
     /// Refused whole; why, in one or several lines.
     Refused(String),
 }

@@ -218,7 +218,11 @@ mod tests {
     #[test]
     fn a_reload_is_asked_and_answered() {
         let answers = [
-            (Answer::Adopted, "adopted\n"),
+            (Answer::Adopted(vec![]), "adopted\n"),
+            (
+                Answer::Adopted(vec!["a".to_owned(), "b".to_owned()]),
+                "adopted\na\nb\n",
+            ),
             (
                 Answer::Refused("line 3:\n  no\n".to_owned()),
                 "refused\nline 3:\n  no\n",
@@ -249,7 +253,9 @@ mod tests {
         assert_eq!(requests.len(), 1);
         assert!(daemon.is_idle(), "a half-closed client still waits");
         let client_id = requests[0].client;
-        daemon.server.answer(client_id, &Answer::Adopted, NOW);
+        daemon
+            .server
+            .answer(client_id, &Answer::Adopted(vec![]), NOW);
         assert_eq!(everything(client), "adopted\n");
     }
 
@@ -352,7 +358,7 @@ mod tests {
         assert_eq!(daemon.turn(), []);
         assert!(daemon.server.clients.is_empty());
         let id = requests[0].client;
-        daemon.server.answer(id, &Answer::Adopted, NOW);
+        daemon.server.answer(id, &Answer::Adopted(vec![]), NOW);
 
         let silent = daemon.connect();
         drop(silent);

@@ -54,6 +54,8 @@ kinds! {
     ENGINE = "engine", Info, false, 0xc50b9992_ac7c462b_a8436fe2_bdffa7c7, "engine";
     /// A configuration was read again and taken whole.
     RELOAD_ADOPTED = "reload_adopted", Info, false, 0x38530033_75524c9f_ace84cd7_365d0f50, "reload adopted";
+    /// One key that the reload changed, and what becomes of it.
+    RELOAD_CHANGED = "reload_changed", Info, false, 0x41dd1d92_021f4ce7_9ae3df3f_2903382f, "reload changed";
     /// A configuration was read again and nothing of it was taken.
     RELOAD_REFUSED = "reload_refused", Error, false, 0xb2f63cc0_ad4044f8_b6102cfc_6ecca525, "reload refused, serving as before";
     /// A reload took a listener away.

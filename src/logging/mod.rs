@@ -48,6 +48,7 @@ pub use format::{DETAIL_MAX, LINE_MAX, VALUE_MAX};
 pub use kind::Kind;
 pub use record::{Prefix, Record, TcpFacts};
 pub use recorder::Recorder;
+pub use stderr::is_journal;
 pub use summary::{SOURCES_MAX, Summary};
 pub use writer::{Logger, Writer};
 

@@ -42,13 +42,9 @@ pub(super) struct Stderr {
 impl Stderr {
     /// The process's own; asks the environment whether it is the journal's.
     pub(super) fn open() -> Stderr {
-        let stream = std::env::var("JOURNAL_STREAM").ok();
-        let file = fstat(io::stderr().as_fd())
-            .ok()
-            .map(|file| (file.st_dev, file.st_ino));
         Stderr {
             descriptor: None,
-            form: form(stream.as_deref(), file),
+            form: form(&io::stderr()),
         }
     }
 
@@ -88,15 +84,28 @@ fn write_all(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> Outcome {
     Outcome::Written
 }
 
+fn form(stream: &impl AsFd) -> Form {
+    match is_journal(stream) {
+        true => Form::Priority,
+        false => Form::Plain,
+    }
+}
+
+/// Does the journal receive what is written to this stream of the process?
+pub fn is_journal(stream: &impl AsFd) -> bool {
+    let file = fstat(stream.as_fd()).ok();
+    is_named(
+        std::env::var("JOURNAL_STREAM").ok().as_deref(),
+        file.map(|file| (file.st_dev, file.st_ino)),
+    )
+}
+
 /// `JOURNAL_STREAM` is inherited by children whose standard error is something else by then, so it
 /// counts only if it names the very file (systemd.exec(5)).
-fn form(journal_stream: Option<&str>, file: Option<(u64, u64)>) -> Form {
+fn is_named(journal_stream: Option<&str>, file: Option<(u64, u64)>) -> bool {
     let named = journal_stream.and_then(|stream| stream.split_once(':'));
     let named = named.and_then(|(dev, ino)| Some((dev.parse().ok()?, ino.parse().ok()?)));
-    match (named, file) {
-        (Some(named), Some(file)) if named == file => Form::Priority,
-        _ => Form::Plain,
-    }
+    named.is_some() && named == file
 }
 
 fn dressed(form: Form, event: &Event, line: &str) -> String {
@@ -128,11 +137,12 @@ mod tests {
 
     #[test]
     fn only_the_very_stream_that_is_named_is_the_journals() {
-        assert_eq!(form(Some("8:1234"), Some((8, 1234))), Form::Priority);
-        assert_eq!(form(Some("8:1234"), Some((8, 1235))), Form::Plain);
-        assert_eq!(form(Some("nonsense"), Some((8, 1234))), Form::Plain);
-        assert_eq!(form(Some("8:1234"), None), Form::Plain);
-        assert_eq!(form(None, Some((8, 1234))), Form::Plain);
+        assert!(is_named(Some("8:1234"), Some((8, 1234))));
+        assert!(!is_named(Some("8:1234"), Some((8, 1235))));
+        assert!(!is_named(Some("nonsense"), Some((8, 1234))));
+        assert!(!is_named(Some("8:1234"), None));
+        assert!(!is_named(None, Some((8, 1234))));
+        assert!(!is_named(None, None));
     }
 
     #[test]

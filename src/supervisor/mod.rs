@@ -214,7 +214,7 @@ impl Supervisor {
         for request in requests {
             let answer = match (request.verb, self.phase) {
                 (control::Verb::Reload, Phase::Serving) => match self.reload() {
-                    Ok(()) => control::Answer::Adopted,
+                    Ok(report) => control::Answer::Adopted(report),
                     Err(refusal) => control::Answer::Refused(refusal.text),
                 },
                 (control::Verb::Reload, _) => control::Answer::Refused("the daemon drains".into()),

@@ -9,11 +9,15 @@ use super::Supervisor;
 use super::notify::Notifier;
 use super::serving::{Prepared, Serving};
 use crate::config::{
-    self, Config, NeedsRestart, Origin, allow_reload, effective_max_connections, worker_count,
+    self, Change, Config, NeedsRestart, Origin, changes, effective_max_connections, tally,
+    worker_count,
 };
 use crate::listener;
 use crate::logging::{Event, kind};
 use crate::tick::Tick;
+
+/// Changes that the log tells one by one.
+const TOLD_MAX: usize = 20;
 
 /// Why the new configuration was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,7 @@ pub struct Refused {
 /// What takes the place of the present, once nothing can go wrong any more.
 struct Next {
     config: Config,
+    changes: Vec<Change>,
     max_connections: u32,
     serving: Serving,
     events: Vec<Event>,
@@ -65,18 +70,16 @@ struct Next {
 
 impl Supervisor {
     /// Reads the configuration again and adopts it, or refuses it and says why. Either way the service
-    /// manager hears READY, and all others what came of it.
+    /// manager hears READY, and all others what came of it. Answers what has changed: in a few words, then
+    /// one by one.
     ///
     /// # Errors
     /// The refusal.
-    pub(super) fn reload(&mut self) -> Result<(), Refused> {
+    pub(super) fn reload(&mut self) -> Result<Vec<String>, Refused> {
         self.tell_manager(Notifier::reloading);
         let result = self.prepare();
         let result = match result {
-            Ok(next) => {
-                self.adopt(next);
-                Ok(())
-            }
+            Ok(next) => Ok(self.adopt(next)),
             Err(error) => Err(self.refuse(&error)),
         };
         self.tell_manager(Notifier::ready);
@@ -91,31 +94,56 @@ impl Supervisor {
             Origin::File(path) => Config::load(Some(path))?,
             Origin::CommandLine | Origin::BuiltIn => self.source.load()?,
         };
-        allow_reload(&self.config, &config)?;
+        let mut changes = changes(&self.config, &config)?;
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let max_connections = effective_max_connections(&config, worker_count(&config), limit)?;
         let Prepared { serving, events } = self.serving.prepare(&config)?;
+        for change in &mut changes {
+            if let Some(listener) = &change.listener
+                && serving.is_handed(listener)
+            {
+                change.leave_to_socket_unit();
+            }
+        }
         Ok(Next {
             config,
+            changes,
             max_connections,
             serving,
             events,
         })
     }
 
-    fn adopt(&mut self, next: Next) {
+    fn adopt(&mut self, next: Next) -> Vec<String> {
         self.workers.set_bounds(&next.config, next.max_connections);
         self.workers.adopt(next.serving.plan(&next.config));
         self.log.adopt(&next.config.log);
         for event in next.events {
             self.log.say(event);
         }
-        self.log.say(Event::of(&kind::RELOAD_ADOPTED));
+        self.tell_changes(&next.changes);
         self.status.refused = None;
         self.status.note = next.serving.notes().first().map(ToString::to_string);
         self.config = next.config;
         // Sockets that are served no longer are closed here, once the workers have let go of them too.
         self.serving = next.serving;
+        let lines = next.changes.iter().map(Change::to_string);
+        std::iter::once(tally(&next.changes)).chain(lines).collect()
+    }
+
+    /// A line for the whole, and one for each change while they are few: the log is no archive.
+    fn tell_changes(&self, changes: &[Change]) {
+        let changed = changes.len();
+        self.log
+            .say(Event::of(&kind::RELOAD_ADOPTED).with("changed", changed));
+        for change in changes.iter().take(TOLD_MAX) {
+            self.log
+                .say(Event::of(&kind::RELOAD_CHANGED).detail(change));
+        }
+        if let Some(more @ 1..) = changed.checked_sub(TOLD_MAX) {
+            let text = format!("... and {more} more");
+            self.log.say(Event::of(&kind::RELOAD_CHANGED).detail(text));
+        }
     }
 
     fn refuse(&mut self, error: &Error) -> Refused {

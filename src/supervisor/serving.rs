@@ -339,6 +339,12 @@ impl Serving {
         &self.notes
     }
 
+    /// Were the sockets of the listener of this name handed to us?
+    pub fn is_handed(&self, name: &str) -> bool {
+        let is_handed = |served: &Served| served.config.name == name && !served.handed.is_empty();
+        self.listeners.iter().any(is_handed)
+    }
+
     /// All addresses that are listened on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
