@@ -92,6 +92,83 @@ fn every_key_is_in_the_manual_with_its_default() {
     }
 }
 
+/// What a tutorial says that a TCP server should let its owner change.
+const CHANGEABLE: [&str; 22] = [
+    "number of threads",
+    "threads",
+    "IP address",
+    "port number",
+    "number of connections, pending",
+    "number of connections, at once",
+    "number of connections, per thread",
+    "connection requests",
+    "size of each connection",
+    "timeout value",
+    "buffer size",
+    "flags",
+    "mode",
+    "options",
+    "security settings",
+    "encryption method",
+    "compression method",
+    "error handling scenarios",
+    "logging scenarios",
+    "performance optimisation",
+    "other parameters",
+    "other features",
+];
+
+/// Those for which there is no key.
+const NOT_YET: [&str; 2] = ["encryption method", "compression method"];
+
+/// The manual's list of what can be changed: each phrase with its keys, and its text.
+fn changeable() -> Vec<(&'static str, Vec<&'static str>, &'static str)> {
+    let (_, list) = ECHOD_TOML.split_once(".Sh WHAT CAN BE CHANGED\n").unwrap();
+    let (list, _) = list.split_once("\n.El\n").unwrap();
+    let items = list.split("\n.It ").skip(1);
+    items
+        .map(|item| {
+            let (phrase, text) = item.split_once('\n').unwrap();
+            let keys = text.lines().filter_map(|line| line.strip_prefix(".Ic "));
+            let keys = keys.map(|key| key.trim_end_matches([' ', ',', ';']));
+            (phrase, keys.collect(), text)
+        })
+        .collect()
+}
+
+#[test]
+fn whatever_a_server_should_let_its_owner_change_has_its_keys_in_the_manual() {
+    let list = changeable();
+    let phrases: Vec<_> = list.iter().map(|(phrase, ..)| *phrase).collect();
+    assert_eq!(phrases, CHANGEABLE);
+    let known = config::keys();
+    for (phrase, keys, text) in &list {
+        for key in keys {
+            assert!(known.iter().any(|known| known == key), "{phrase}: {key}");
+        }
+        let is_missing = NOT_YET.contains(phrase);
+        assert_eq!(keys.is_empty(), is_missing, "{phrase}");
+        assert_eq!(text.contains("not in this version"), is_missing, "{phrase}");
+    }
+    // No table is left out; one that is written in a line is a key.
+    let table = |key: &str| {
+        key.rsplit_once('.')
+            .map_or("", |(table, _)| table)
+            .to_owned()
+    };
+    let named: HashSet<_> = list
+        .iter()
+        .flat_map(|(_, keys, _)| keys)
+        .map(|key| table(key))
+        .collect();
+    let tables: HashSet<_> = known.iter().map(|key| table(key)).collect();
+    let tables: HashSet<_> = tables
+        .into_iter()
+        .filter(|table| !known.contains(table))
+        .collect();
+    assert_eq!(named, tables);
+}
+
 #[test]
 fn the_examples_of_the_manual_are_valid() {
     let (_, rest) = ECHOD_TOML
