@@ -11,6 +11,7 @@ use echod::logging::kind;
 use echod::supervisor::{EXIT_CONFIG, EXIT_FAILURE};
 
 const FILE: &str = include_str!("../config/echod.toml");
+const README: &str = include_str!("../README.md");
 const ECHOD: &str = include_str!("../packaging/man/echod.8");
 const ECHOD_TOML: &str = include_str!("../packaging/man/echod.toml.5");
 const CATALOGUE: &str = include_str!("../packaging/catalog/echod.catalog");
@@ -177,6 +178,17 @@ fn the_examples_of_the_manual_are_valid() {
     let (example, _) = rest.split_once(".Ed").unwrap();
     let config = Config::parse(example, std::path::Path::new("example.toml"));
     config.unwrap_or_else(|error| panic!("{}", error.render()));
+}
+
+#[test]
+fn the_files_that_the_readme_shows_are_valid() {
+    let blocks: Vec<_> = README.split("```toml\n").skip(1).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let (file, _) = block.split_once("```").unwrap();
+        let config = Config::parse(file, std::path::Path::new("README.toml"));
+        config.unwrap_or_else(|error| panic!("{}", error.render()));
+    }
 }
 
 #[test]
