@@ -26,7 +26,10 @@ def reload_of_a_good_file(box):
         pid = box.main_pid()
         box.edit_config('#max_bytes = "off"', 'max_bytes = "1KiB"')
         box.systemctl("reload", "echod.service")
-        box.awaits("reload adopted")
+        box.awaits("reload adopted", "changed=1")
+        box.awaits("reload changed", 'max_bytes: "off" -> "1KiB": applied now')
+        told = [message for message in box.messages() if "applied now" in message]
+        expect(len(told) == 1, f"the journal was told twice: {told}")
         all_served(held.ask(), 20)
         with box.load("once", 100_000, [V4]) as peer:
             expect(peer.told()["served"] == 0, "the new bound has no effect")
