@@ -10,6 +10,7 @@ mod accepting;
 pub mod access;
 pub mod admission;
 pub mod deadlines;
+mod judging;
 pub mod orders;
 pub mod pressure;
 pub mod sources;
