@@ -41,6 +41,11 @@ fn defaults() -> Vec<(String, String)> {
                         let (name, value) = part.trim().split_once(" = ").unwrap();
                         found.push((format!("{table}{key}.{name}"), value.to_string()));
                     }
+                    let whole = format!("{table}{key}");
+                    // Or a table is the default.
+                    if found.iter().all(|(name, _)| *name != whole) {
+                        found.push((whole, value.to_string()));
+                    }
                 }
                 None => found.push((format!("{table}{key}"), value.to_string())),
             }
