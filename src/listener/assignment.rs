@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::activation::NAMELESS;
+use super::fixed::Fixed;
 use crate::config::{BACKLOG, Listener};
 
 /// The end of the name that systemd gives to the descriptors of a unit without `FileDescriptorName=`.
@@ -48,6 +49,8 @@ pub enum Note {
         key: &'static str,
         /// Its value.
         value: String,
+        /// What says the same in the unit.
+        directive: &'static str,
         /// The unit that very likely holds the socket.
         unit: String,
     },
@@ -71,10 +74,11 @@ impl fmt::Display for Note {
                 listener,
                 key,
                 value,
+                directive,
                 unit,
             } => write!(
                 f,
-                "listener {listener:?}: {key} = {value} is unused, the socket unit decides it (change it with: systemctl edit {unit})"
+                "listener {listener:?}: {key} = {value} is unused, the socket unit decides it (set {directive} with: systemctl edit {unit})"
             ),
         }
     }
@@ -153,14 +157,18 @@ fn compare(listener: &Listener, sockets: &[(&str, SocketAddr)]) -> Vec<Note> {
         });
     }
     // A value that was left alone is not worth a note.
+    let unused = |key, value, directive| Note::KeyUnused {
+        listener: listener.name.clone(),
+        key,
+        value,
+        directive,
+        unit: unit.to_owned(),
+    };
     if listener.backlog != BACKLOG {
-        notes.push(Note::KeyUnused {
-            listener: listener.name.clone(),
-            key: "backlog",
-            value: listener.backlog.to_string(),
-            unit: unit.to_owned(),
-        });
+        notes.push(unused("backlog", listener.backlog.to_string(), "Backlog="));
     }
+    let fixed = Fixed::of(&listener.tcp).into_set();
+    notes.extend(fixed.map(|key| unused(key.name, key.value, key.directive)));
     notes
 }
 
@@ -245,12 +253,39 @@ mod tests {
         .notes;
         assert_eq!(
             notes[0].to_string(),
-            "listener \"echo\": backlog = 16 is unused, the socket unit decides it (change it with: systemctl edit far.socket)"
+            "listener \"echo\": backlog = 16 is unused, the socket unit decides it (set Backlog= with: systemctl edit far.socket)"
         );
         assert_eq!(
             assign(&[], &[configured]).notes,
             [],
             "bound by us: it counts"
         );
+    }
+
+    #[test]
+    fn each_key_that_is_fixed_at_bind_is_noted_with_its_directive() {
+        let mut configured = listener("echo", &["[::]:8080"]);
+        let tcp = &mut configured.tcp;
+        tcp.interface = Some("lo".to_owned());
+        (tcp.freebind, tcp.v6only, tcp.reuse_port) = (true, true, true);
+        tcp.multipath = true;
+        let notes = assign(&handed(&[("echo", "[::]:8080")]), &[configured.clone()]).notes;
+        let said = |key: &str, directive: &str| {
+            format!(
+                "listener \"echo\": tcp.{key} is unused, the socket unit decides it (set {directive} with: systemctl edit echod.socket)"
+            )
+        };
+        let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            notes,
+            [
+                said("interface = \"lo\"", "BindToDevice="),
+                said("freebind = true", "FreeBind="),
+                said("v6only = true", "BindIPv6Only="),
+                said("reuse_port = true", "ReusePort="),
+                said("multipath = true", "SocketProtocol=mptcp"),
+            ]
+        );
+        assert_eq!(assign(&[], &[configured]).notes, []);
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Error, options};
+use super::Error;
+use super::options::{self, Initial};
 use crate::config::Listener;
 
 /// The longest wait for an address that is in use. The kernel frees a listener of a process that used
@@ -22,8 +23,12 @@ const IN_USE_PATIENCE: Duration = Duration::from_millis(300);
 /// How often it is tried meanwhile.
 const IN_USE_STEP: Duration = Duration::from_millis(10);
 
-/// Opens, binds and listens.
-pub fn bind(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, Error> {
+/// The options that come before bind(2), for remedies.
+pub(super) const MULTIPATH: &str = "IPPROTO_MPTCP";
+pub(super) const INTERFACE: &str = "SO_BINDTODEVICE";
+
+/// Opens, binds and listens. Answers also what the socket had before its options.
+pub fn bind(address: SocketAddr, listener: &Listener) -> Result<(OwnedFd, Initial), Error> {
     bind_patiently(address, listener, thread::sleep)
 }
 
@@ -32,7 +37,7 @@ fn bind_patiently(
     address: SocketAddr,
     listener: &Listener,
     mut wait: impl FnMut(Duration),
-) -> Result<OwnedFd, Error> {
+) -> Result<(OwnedFd, Initial), Error> {
     let mut waited = Duration::ZERO;
     loop {
         match attempt(address, listener) {
@@ -40,32 +45,102 @@ fn bind_patiently(
                 wait(IN_USE_STEP);
                 waited += IN_USE_STEP;
             }
-            result => return result.map(OwnedFd::from),
+            result => return result.map(|(socket, initial)| (socket.into(), initial)),
         }
     }
 }
 
-fn attempt(address: SocketAddr, listener: &Listener) -> Result<Socket, Error> {
+fn attempt(address: SocketAddr, listener: &Listener) -> Result<(Socket, Initial), Error> {
     let refused = |source| refusal(address, listener, source);
-    // socket2 opens it closed on exec.
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    );
-    let socket = socket.map_err(refused)?;
+    let socket = open(address, listener)?;
     socket.set_nonblocking(true).map_err(refused)?;
     // Our own old connections in TIME_WAIT do not keep the address; another listener still does.
     socket.set_reuse_address(true).map_err(refused)?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // [::] means everybody, whatever net.ipv6.bindv6only says.
-        socket.set_only_v6(false).map_err(refused)?;
-    }
-    options::apply(&socket, listener)?;
+    set_fixed(&socket, address, listener)?;
+    let mut initial = Initial::of(&socket);
+    options::apply(&socket, &initial, listener)?;
     socket.bind(&SockAddr::from(address)).map_err(refused)?;
     let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     socket.listen(backlog).map_err(refused)?;
-    Ok(socket)
+    if listener.tcp.fast_open.is_none() {
+        initial.listens(&socket);
+    }
+    Ok((socket, initial))
+}
+
+/// socket2 opens it closed on exec.
+fn open(address: SocketAddr, listener: &Listener) -> Result<Socket, Error> {
+    let protocol = match listener.tcp.multipath {
+        true => Protocol::MPTCP,
+        false => Protocol::TCP,
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol));
+    socket.map_err(|source| {
+        let is_of_protocol = matches!(
+            source.raw_os_error(),
+            Some(nix::libc::EPROTONOSUPPORT | nix::libc::ENOPROTOOPT)
+        );
+        match listener.tcp.multipath && is_of_protocol {
+            true => fixed_refused(listener, "tcp.multipath", MULTIPATH, true, source),
+            false => refusal(address, listener, source),
+        }
+    })
+}
+
+/// What has to be said before bind(2).
+fn set_fixed(socket: &Socket, address: SocketAddr, listener: &Listener) -> Result<(), Error> {
+    let tcp = &listener.tcp;
+    if let Some(interface) = &tcp.interface {
+        let set = socket.bind_device(Some(interface.as_bytes()));
+        set.map_err(|source| {
+            let value = format!("{interface:?}");
+            fixed_refused(listener, "tcp.interface", INTERFACE, value, source)
+        })?;
+    }
+    let on = |key, option, set: io::Result<()>| {
+        set.map_err(|source| fixed_refused(listener, key, option, 1, source))
+    };
+    if tcp.freebind && address.is_ipv6() {
+        on(
+            "tcp.freebind",
+            "IPV6_FREEBIND",
+            socket.set_freebind_v6(true),
+        )?;
+    } else if tcp.freebind {
+        on("tcp.freebind", "IP_FREEBIND", socket.set_freebind_v4(true))?;
+    }
+    if tcp.reuse_port {
+        on(
+            "tcp.reuse_port",
+            "SO_REUSEPORT",
+            socket.set_reuse_port(true),
+        )?;
+    }
+    if tcp.v6only && address.is_ipv6() {
+        on("tcp.v6only", "IPV6_V6ONLY", socket.set_only_v6(true))?;
+    } else if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // [::] means everybody, whatever net.ipv6.bindv6only says.
+        let set = socket.set_only_v6(false);
+        set.map_err(|source| refusal(address, listener, source))?;
+    }
+    Ok(())
+}
+
+fn fixed_refused(
+    listener: &Listener,
+    key: &'static str,
+    option: &'static str,
+    value: impl ToString,
+    source: io::Error,
+) -> Error {
+    Error::Option {
+        listener: listener.name.clone(),
+        key,
+        option,
+        value: value.to_string(),
+        is_multipath: false,
+        source,
+    }
 }
 
 /// In a sandbox without a network every socket is refused; where IPv6 is compiled out or off, that alone;
@@ -131,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_bound_socket_listens_without_blocking_and_is_closed_on_exec() {
-        let socket = bind(address("127.0.0.1:0"), &listener("echo", &[])).expect("bound");
+        let (socket, _) = bind(address("127.0.0.1:0"), &listener("echo", &[])).expect("bound");
         assert!(SockRef::from(&socket).is_listener().expect("read"));
         let status = fcntl(socket.as_fd(), FcntlArg::F_GETFL).expect("read");
         assert!(OFlag::from_bits_truncate(status).contains(OFlag::O_NONBLOCK));
@@ -141,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_address_includes_those_of_ipv4() {
-        let socket = bind(address("[::]:0"), &listener("echo", &[])).expect("bound");
+        let (socket, _) = bind(address("[::]:0"), &listener("echo", &[])).expect("bound");
         TcpStream::connect(("127.0.0.1", port_of(&socket))).expect("IPv4");
         TcpStream::connect(("::1", port_of(&socket))).expect("IPv6");
     }

@@ -1,13 +1,15 @@
 //! Where listening sockets come from: handed over by the service manager, or opened by us.
 //!
 //! `activation` takes what was handed over; `assignment` says which listener of the configuration it
-//! belongs to; `bind` opens the rest; `options` makes both pass their TCP options on to the connections that they
-//! accept. Nothing here accepts a connection, and nothing closes a socket that was handed over once it
+//! belongs to; `bind` opens the rest, with what `fixed` lists for good; `options` makes both pass their TCP options on to
+//! the connections that they accept, of which `fast_open` depends on the host. Nothing here accepts a connection, and nothing closes a socket that was handed over once it
 //! was taken: the service manager listens on it as well, and peers would hang.
 
 pub mod activation;
 pub mod assignment;
 pub mod bind;
+pub mod fast_open;
+pub mod fixed;
 pub mod options;
 
 use std::io;
@@ -18,7 +20,8 @@ use crate::cause::cause;
 pub use activation::{Handed, HandedSocket, take};
 pub use assignment::{Assignment, Note, assign};
 pub use bind::bind;
-pub use options::apply;
+pub use fixed::Fixed;
+pub use options::{Initial, apply};
 
 /// Why there is no listening socket.
 #[derive(Debug, thiserror::Error)]
@@ -118,14 +121,63 @@ pub enum Error {
     },
 
     /// The kernel refused a socket option.
-    #[error("listener {listener:?}: cannot set {option}: {}", cause(source))]
+    #[error(
+        "listener {listener:?}: {key}: cannot set {option} to {value}: {}{}",
+        cause(source),
+        options::remedy(option, source, *is_multipath)
+    )]
     Option {
         /// The listener's name.
         listener: String,
-        /// The option, as tcp(7) or socket(7) spells it.
+        /// The key that wants it.
+        key: &'static str,
+        /// The option, as tcp(7), ip(7) or socket(7) spells it.
         option: &'static str,
+        /// What it was to be.
+        value: String,
+        /// Is it a socket of multipath TCP, which takes fewer options?
+        is_multipath: bool,
         /// What the kernel said.
         source: io::Error,
+    },
+
+    /// The kernel gives a smaller buffer than it was asked for, and says nothing.
+    #[error(
+        "listener {listener:?}: {key}: the kernel gives {given} bytes instead of {asked} (raise sysctl net.core.{sysctl} to {asked}, or lower the key)"
+    )]
+    Buffer {
+        /// The listener's name.
+        listener: String,
+        /// The key that wants it.
+        key: &'static str,
+        /// Bytes, as configured.
+        asked: u32,
+        /// Bytes that there are.
+        given: u32,
+        /// What bounds it.
+        sysctl: &'static str,
+    },
+
+    /// The host does not do fast open, or not in a way that is safe.
+    #[error("listener {listener:?}: tcp.fast_open: {objection}")]
+    FastOpen {
+        /// The listener's name.
+        listener: String,
+        /// Why not, and what to do.
+        objection: fast_open::Objection,
+    },
+
+    /// A socket that stays open was bound with other values.
+    #[error(
+        "listener {listener:?}: {}: changed, which {} a restart (restart echod, or change it back)",
+        keys.join(", "),
+        if keys.len() == 1 { "needs" } else { "need" }
+    )]
+    FixedAtBind {
+        /// The listener's name.
+        listener: String,
+        /// Each that is different, in the order of the schema.
+        keys: Vec<&'static str>,
     },
 }
 

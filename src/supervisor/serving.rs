@@ -16,7 +16,7 @@ use socket2::SockRef;
 use crate::bucket::{Bucket, Rate};
 use crate::config::{self, Config, Origin, RefusalForm, SourcePrefix, worker_count};
 use crate::connection::{Limits, Reason};
-use crate::listener::{self, Handed, Note};
+use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::worker::access::Access;
@@ -33,6 +33,10 @@ struct Held {
     asked: SocketAddr,
     /// Where it listens.
     address: SocketAddr,
+    /// What it had before we set anything.
+    initial: Arc<Initial>,
+    /// What it was bound with, if that was us.
+    fixed: Option<Fixed>,
 }
 
 /// A listener of the configuration, and its sockets.
@@ -88,9 +92,11 @@ impl Serving {
             name: socket.name,
             held: Held {
                 slot: number(),
+                initial: Arc::new(Initial::of(&socket.fd)),
                 fd: Arc::new(socket.fd),
                 asked: socket.address,
                 address: socket.address,
+                fixed: None,
             },
             unclaimed: number(),
         };
@@ -174,6 +180,8 @@ impl Serving {
         events: &mut Vec<Event>,
     ) -> Result<Vec<Held>, listener::Error> {
         let mut sockets = Vec::new();
+        let fixed = Fixed::of(&listener.tcp);
+        stays_as_bound(listener, &fixed, free)?;
         for &asked in &listener.address {
             if let Some(open) = free.iter().position(|held| held.asked == asked) {
                 sockets.push(free.swap_remove(open));
@@ -194,13 +202,15 @@ impl Serving {
                 });
             }
             match listener::bind(asked, listener) {
-                Ok(fd) => {
+                Ok((fd, initial)) => {
                     let address = local_address(&fd).unwrap_or(asked);
                     sockets.push(Held {
                         slot: self.number(before),
                         fd: Arc::new(fd),
                         asked,
                         address,
+                        initial: Arc::new(initial),
+                        fixed: Some(fixed.clone()),
                     });
                 }
                 // Nobody asked for this address: a host without IPv6 is served by the other one.
@@ -231,7 +241,7 @@ impl Serving {
 
     fn apply(&self, served: &Served) -> Result<(), listener::Error> {
         for held in self.held(served) {
-            listener::apply(&held.fd, &served.config)?;
+            listener::apply(&held.fd, &held.initial, &served.config)?;
         }
         for held in &served.own {
             // Listening again changes the queue's length, and cannot fail on a socket that listens.
@@ -377,6 +387,28 @@ impl Serving {
                 .listeners
                 .iter()
                 .any(|served| served.id == number || is_own(served))
+    }
+}
+
+/// A socket that stays open for this listener cannot get what comes before bind(2).
+fn stays_as_bound(
+    listener: &config::Listener,
+    fixed: &Fixed,
+    open: &[Held],
+) -> Result<(), listener::Error> {
+    let mut staying = open
+        .iter()
+        .filter(|held| listener.address.contains(&held.asked));
+    let keys = staying.find_map(|held| {
+        let keys = held.fixed.as_ref()?.differing(fixed);
+        (!keys.is_empty()).then_some(keys)
+    });
+    match keys {
+        Some(keys) => Err(listener::Error::FixedAtBind {
+            listener: listener.name.clone(),
+            keys,
+        }),
+        None => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use libc::c_int;
 use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::net::{RecvFlags, SendFlags};
@@ -239,6 +240,60 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> Result<TcpInfo> {
         retrans: info.tcpi_total_retrans,
         acked: info.tcpi_bytes_acked,
     })
+}
+
+/// A socket option that is a number, getsockopt(2).
+pub fn socket_option(socket: BorrowedFd<'_>, level: c_int, option: c_int) -> Result<c_int> {
+    let mut value: c_int = 0;
+    let mut length = socklen::<c_int>();
+    // SAFETY: `value` and `length` are ours alone for the call and `length` states the room.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
+}
+
+/// Sets a socket option that is a number, setsockopt(2).
+pub fn set_socket_option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: c_int,
+) -> Result<()> {
+    // SAFETY: the kernel reads one number; an option that wants more than that refuses the length.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            socklen::<c_int>(),
+        )
+    })
+    .map(drop)
+}
+
+/// A number for the network namespace that a socket belongs to, socket(7) `SO_NETNS_COOKIE`.
+pub fn namespace_cookie(socket: BorrowedFd<'_>) -> Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = socklen::<u64>();
+    // SAFETY: `cookie` and `length` are ours alone for the call and `length` states the room.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(cookie)
 }
 
 /// The size of `T` as the socket calls want it.
