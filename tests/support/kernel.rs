@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::thread;
@@ -160,4 +160,52 @@ impl Terminal {
         drop(self.slave);
         drop(self.master);
     }
+}
+
+/// A copy of every socket that a process holds, by pidfd_getfd(2): it is the same socket.
+pub fn sockets(pid: Pid) -> Vec<OwnedFd> {
+    // SAFETY: neither call has a pointer; what they answer is checked below.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0u32) };
+    let process = owned(process);
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
+    let is_socket = |path: &PathBuf| {
+        // One that was closed meanwhile is none.
+        let to = fs::read_link(path).unwrap_or_default();
+        to.to_string_lossy().starts_with("socket:")
+    };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let number = |path: PathBuf| path.file_name()?.to_str()?.parse::<RawFd>().ok();
+    let copy = |number: RawFd| {
+        let (process, number) = (process.as_raw_fd(), number);
+        // SAFETY: as above.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0u32) };
+        owned(fd)
+    };
+    let numbers = paths.filter(is_socket).filter_map(number);
+    numbers.map(copy).collect()
+}
+
+fn owned(answer: libc::c_long) -> OwnedFd {
+    let number = Errno::result(answer).expect("a descriptor");
+    let number = RawFd::try_from(number).expect("a descriptor");
+    // SAFETY: the kernel answered a new descriptor, which nobody else knows.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// A socket option that is a number.
+pub fn option(socket: &OwnedFd, level: libc::c_int, option: libc::c_int) -> libc::c_int {
+    let mut value: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&value)).expect("four");
+    // SAFETY: both are variables of ours, and the length says how long the first is.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).expect("a socket with that option");
+    value
 }
