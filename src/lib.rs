@@ -10,7 +10,7 @@
 //! | [`config`] | the file, read into values that cannot be wrong |
 //! | [`listener`] | where listening sockets come from: handed to us, or bound by us |
 //! | [`privilege`] | becomes the unprivileged user, then proves that there is no way back |
-//! | [`lockdown`] | no further io_uring rings for this process, whoever asks |
+//! | [`lockdown`] | no connection of its own and no further io_uring rings for this process, whoever asks |
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
 //! | [`service`] | what the daemon answers *(pure)* |

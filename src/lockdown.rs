@@ -1,14 +1,22 @@
-//! Takes from the whole process the way to make one more io_uring ring.
+//! Takes from the whole process what whoever takes it over would want and it never needs: a connection of its own,
+//! and one more io_uring ring.
+//!
+//! A listening socket that was handed over is a socket of the host: turned round, it would reach what the host
+//! reaches, whatever the sandbox says of new ones. So Landlock refuses to connect it, where the kernel has that.
+//! Not more than that: it sees plain TCP alone, and not a SYN with data (`MSG_FASTOPEN`); SECURITY.md says what bounds those.
 //!
 //! No filter of system calls sees what is asked of a ring: with one of its own, whoever took over the process
 //! would have sockets past `RestrictAddressFamilies=`. So once the engine has its rings, each restricted to the
 //! operations that it needs, there are no others to be had. Everything else is let through: what a
-//! service may call is its unit's to say, and a second list of that would be wrong first. There is no way back,
-//! for any thread, for what is started by one, or over an exec.
+//! service may call is its unit's to say, and a second list of that would be wrong first. There is no way back from
+//! either, for any thread, for what is started by one, or over an exec.
 
 use std::env::consts::ARCH;
 use std::io;
 
+use landlock::{
+    AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus,
+};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
 
 use crate::cause::cause;
@@ -36,6 +44,20 @@ pub enum Error {
     /// A filter holds for all threads or is not taken, and this one stands in the way.
     #[error("cannot deny further rings: thread {0} has a filter that we have not")]
     Thread(libc::c_long),
+}
+
+/// From now on a TCP socket of this thread, and of those that it starts, cannot be connected. Call it before the
+/// first one. Sets `no_new_privs`. Answers whether it is so: Linux has it since 6.7, if it is built with Landlock, and
+/// a sandbox may stand in the way. The daemon serves all the same.
+pub fn deny_connections() -> bool {
+    let refuse_all = || -> Result<_, RulesetError> {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessNet::ConnectTcp)?
+            .create()?
+            .restrict_self()
+    };
+    refuse_all().is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced)
 }
 
 /// From now on `io_uring_setup(2)` answers EPERM to every thread of this process. Sets `no_new_privs`.

@@ -20,6 +20,7 @@ use crate::cli::Source;
 use crate::config::{self, Config, Engine, Origin, effective_max_connections, worker_count};
 use crate::control;
 use crate::listener::{self, Handed};
+use crate::lockdown;
 use crate::logging::{self, Echo, Event, Log, Paths, kind};
 use crate::privilege::{self, Account, Outcome};
 use crate::tick::Tick;
@@ -146,6 +147,7 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
     if signals.is_end_wanted() {
         return Ok(None);
     }
+    lockdown::deny_connections(); // best effort, and for the threads to inherit
     let logger = writer.spawn()?; // the first thread
     let workers = match Workers::spawn(&config, max_connections, rings, &log) {
         Ok(workers) => workers,
