@@ -349,6 +349,40 @@ fn a_handed_socket_gets_its_units_options_back_and_nothing_that_is_fixed() {
     assert_eq!(kernel::option(&accepted, SOL_SOCKET, libc::SO_KEEPALIVE), 1);
 }
 
+#[test]
+fn a_handed_socket_of_multipath_is_served() {
+    let socket = socket2::Socket::new(
+        socket2::Domain::IPV4,
+        socket2::Type::STREAM,
+        Some(Protocol::MPTCP),
+    );
+    let socket = socket.expect("multipath TCP");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(&any.into()).expect("bind");
+    socket.listen(16).expect("listen");
+    let socket = TcpListener::from(socket);
+    let address = socket.local_addr().expect("bound");
+    let at = format!("{:?}", address.to_string());
+    let _daemon = Daemon::builder()
+        .config(&listener(&at, ""))
+        .hand_over("echo", &socket)
+        .start();
+    echo_exact(&connect(address), b"hello");
+}
+
+#[test]
+fn a_host_without_multipath_is_told_apart() {
+    let off = "echo 0 >/proc/sys/net/mptcp/enabled && exec \"$@\"";
+    let builder = Daemon::builder()
+        .config(&listener("\"127.0.0.1:0\"", "multipath = true\n"))
+        .wrapper(["unshare", "--net", "sh", "-c", off, "sh"]);
+    let mut daemon = builder.without_ready().start();
+    assert_eq!(daemon.wait_exit().code(), Some(1));
+    daemon.wait_line(
+        "listener \"echo\": tcp.multipath: cannot set IPPROTO_MPTCP to true: Protocol not available (this host has no multipath TCP: see sysctl net.mptcp.enabled, or set the key to false)",
+    );
+}
+
 /// In a network of its own, whose sysctls are for us to set; peers do not reach it.
 fn in_a_network_with(fast_open: u32) -> Vec<String> {
     let script = format!(
@@ -447,6 +481,17 @@ fn a_congestion_control_of_roots_survives_a_reload() {
     let choose = |name: &str| listener("\"127.0.0.1:0\"", &format!("congestion = {name:?}\n"));
     let daemon = Daemon::start(&choose(roots));
     daemon.adopt(&choose(roots));
+    // What is refused for another listener comes before the change that could not be taken back.
+    let more = max_of("wmem_max") + 1;
+    let second = format!(
+        "{}[[listener]]\nname = \"second\"\naddress = \"127.0.0.2:0\"\n",
+        choose("reno")
+    );
+    daemon.adopt(&second.replace("reno", roots));
+    let too_much = format!("{second}[listener.tcp]\nsend_buffer = \"{more}B\"\n");
+    assert_refused(&daemon, &too_much, "listener \"second\": tcp.send_buffer: ");
+    let peer = connect(daemon.addr());
+    assert_eq!(congestion(&socket_of(&daemon, &peer)), roots);
     daemon.adopt(&choose("reno"));
     assert_refused(
         &daemon,

@@ -59,6 +59,7 @@ fn attempt(address: SocketAddr, listener: &Listener) -> Result<(Socket, Initial)
     set_fixed(&socket, address, listener)?;
     let mut initial = Initial::of(&socket);
     options::apply(&socket, &initial, listener)?;
+    options::apply_congestion(&socket, &initial, listener)?;
     socket.bind(&SockAddr::from(address)).map_err(refused)?;
     let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     socket.listen(backlog).map_err(refused)?;
@@ -138,7 +139,7 @@ fn fixed_refused(
         key,
         option,
         value: value.to_string(),
-        is_multipath: false,
+        is_multipath: listener.tcp.multipath && option != MULTIPATH,
         source,
     }
 }

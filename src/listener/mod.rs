@@ -21,7 +21,7 @@ pub use activation::{Handed, HandedSocket, take};
 pub use assignment::{Assignment, Note, assign};
 pub use bind::bind;
 pub use fixed::Fixed;
-pub use options::{Initial, apply};
+pub use options::{Initial, apply, apply_congestion};
 
 /// Why there is no listening socket.
 #[derive(Debug, thiserror::Error)]

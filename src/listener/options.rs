@@ -185,7 +185,8 @@ impl Initial {
     }
 }
 
-/// Sets each option of `listener.tcp` on its listening socket, to the value or back to what it had.
+/// Sets each option of `listener.tcp` on its listening socket, to the value or back to what it had; all but
+/// the congestion control.
 ///
 /// # Errors
 /// The first that the kernel or the sandbox refuses.
@@ -221,11 +222,28 @@ pub fn apply(socket: impl AsFd, initial: &Initial, listener: &Listener) -> Resul
     }
     socket.set(&MAX_SEGMENT, tcp.max_segment.map(c_int::from))?;
     // Multipath TCP has no urgent bytes, and refuses the option.
-    if !initial.is_multipath {
-        socket.set(&URGENT_INLINE, Some(1))?;
+    if initial.is_multipath {
+        return Ok(());
     }
-    // Last, since root may have chosen one that cannot be put back when another option is refused.
-    socket.set_congestion(tcp.congestion.as_deref())
+    socket.set(&URGENT_INLINE, Some(1))
+}
+
+/// Sets the congestion control alone, which [`apply`] leaves out: the present one may be root's choice, and could not
+/// be put back if anything were refused after it.
+///
+/// # Errors
+/// The host has none of that name, or it is for root alone.
+pub fn apply_congestion(
+    socket: impl AsFd,
+    initial: &Initial,
+    listener: &Listener,
+) -> Result<(), Error> {
+    let target = Target {
+        fd: socket.as_fd(),
+        initial,
+        listener,
+    };
+    target.set_congestion(listener.tcp.congestion.as_deref())
 }
 
 /// A socket, what it had, and what it is to have.

@@ -226,17 +226,25 @@ impl Serving {
     /// Sets the options of all sockets of `next`; if one does not take them, those that are ours
     /// already get their present ones back.
     fn set_options(&self, next: &Serving) -> Result<(), listener::Error> {
-        let applied = next
-            .listeners
-            .iter()
-            .try_for_each(|served| next.apply(served));
+        let listeners = || next.listeners.iter();
+        let applied = listeners()
+            .try_for_each(|served| next.apply(served))
+            .and_then(|()| listeners().try_for_each(|served| next.apply_congestion(served)));
         if applied.is_err() {
             for served in &self.listeners {
-                // They took these before.
+                // They took these before. What root alone may set was not changed yet, but where it is a second
+                // congestion control that is refused.
                 let _ = self.apply(served);
+                let _ = self.apply_congestion(served);
             }
         }
         applied
+    }
+
+    fn apply_congestion(&self, served: &Served) -> Result<(), listener::Error> {
+        self.held(served).try_for_each(|held| {
+            listener::apply_congestion(&held.fd, &held.initial, &served.config)
+        })
     }
 
     fn apply(&self, served: &Served) -> Result<(), listener::Error> {

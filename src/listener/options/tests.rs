@@ -10,6 +10,12 @@ use crate::listener::testing::listener;
 
 const ADDRESSES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
+/// Everything, as at the start.
+fn apply(socket: impl AsFd, initial: &Initial, options: &Listener) -> Result<(), Error> {
+    super::apply(&socket, initial, options)?;
+    apply_congestion(&socket, initial, options)
+}
+
 /// A listening socket with these options, and what it had before.
 fn bound(address: &str, options: &Listener) -> (TcpListener, Initial) {
     let socket = TcpListener::bind(address).expect("a free port");
