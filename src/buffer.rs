@@ -1,10 +1,11 @@
 //! Bytes on their way, and the bound on all of them together.
 //!
 //! A [`Buffer`] is a counted range of a block of memory; holding one is the right to use it. There are
-//! two kinds of block. *Turn memory* is a driver's own, large, and home again before the next bytes
+//! three kinds of block. *Turn memory* is a driver's own, large, and home again before the next bytes
 //! arrive in it. What the kernel does not take at once is copied into *kept memory* of its own
-//! size, which is counted against `buffer_memory` and given back with its last buffer. While a peer
-//! keeps up nothing is copied; an idle connection owns no block of either kind.
+//! size, which is counted against `buffer_memory` and given back with its last buffer. *Constant memory*
+//! is what a service says to everybody: it is made once, belongs to no connection, and may wait for any number
+//! of peers. While a peer keeps up nothing is copied; an idle connection owns no block of any kind.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,8 +105,19 @@ impl Drop for Charge {
 #[derive(Debug)]
 struct Block {
     bytes: Vec<u8>,
-    /// Kept memory is counted; turn memory is not.
-    charge: Option<Charge>,
+    kind: Kind,
+}
+
+/// What a block is for; see the beginning of this file.
+#[derive(Debug)]
+enum Kind {
+    Turn,
+    /// Counted until the block is given back.
+    Kept {
+        #[allow(dead_code, reason = "it counts for as long as it is held")]
+        charge: Charge,
+    },
+    Constant,
 }
 
 /// A counted range of a block of memory.
@@ -146,10 +158,23 @@ impl Buffer {
         self.end = self.start + count.min(self.len());
     }
 
-    /// Is it counted against `buffer_memory`, so that it may wait for a peer?
+    /// May it wait for a peer? Turn memory may not; what may is counted against `buffer_memory`, or constant.
     #[inline]
     pub fn is_kept(&self) -> bool {
-        self.block.charge.is_some()
+        !matches!(self.block.kind, Kind::Turn)
+    }
+
+    /// These bytes in constant memory.
+    pub fn constant(bytes: Vec<u8>) -> Buffer {
+        Buffer::over(Block {
+            bytes,
+            kind: Kind::Constant,
+        })
+    }
+
+    /// These bytes in kept memory; `None` when `memory` does not hold them.
+    pub fn keeping(bytes: &[u8], memory: &Arc<Memory>) -> Option<Buffer> {
+        Buffer::kept(bytes, bytes.len(), memory)
     }
 
     /// A copy in kept memory of the same size; `None` when `memory` does not hold it.
@@ -168,7 +193,7 @@ impl Buffer {
         copy.extend_from_slice(bytes);
         Some(Buffer::over(Block {
             bytes: copy,
-            charge: Some(charge),
+            kind: Kind::Kept { charge },
         }))
     }
 
@@ -179,7 +204,7 @@ impl Buffer {
         let Some(block) = Rc::get_mut(&mut self.block) else {
             return 0;
         };
-        if block.charge.is_none() || block.bytes.len() != end as usize {
+        if !matches!(block.kind, Kind::Kept { .. }) || block.bytes.len() != end as usize {
             return 0;
         }
         let count = more.len().min(block.bytes.capacity() - block.bytes.len());
@@ -217,8 +242,10 @@ impl TurnMemory {
     pub fn of(size: usize) -> TurnMemory {
         let mut bytes = vec![0; size];
         sys::discard(&mut bytes);
-        let charge = None;
-        TurnMemory(Rc::new(Block { bytes, charge }))
+        TurnMemory(Rc::new(Block {
+            bytes,
+            kind: Kind::Turn,
+        }))
     }
 
     /// Lets `fill` write up to `room` bytes from the block's beginning; what it says it wrote is the buffer.
@@ -349,6 +376,17 @@ mod tests {
         let twin = kept.clone();
         assert_eq!(kept.append(b"e"), 0, "a shared block is not written to");
         drop(twin);
+    }
+
+    #[test]
+    fn constant_memory_may_wait_is_not_counted_and_is_not_written_to() {
+        let mut constant = Buffer::constant(b"abc".to_vec());
+        assert!(constant.is_kept());
+        assert_eq!(constant.append(b"d"), 0);
+        let mut range = constant.clone();
+        range.advance(1);
+        range.truncate(1);
+        assert_eq!((range.bytes(), constant.bytes()), (&b"b"[..], &b"abc"[..]));
     }
 
     #[test]
