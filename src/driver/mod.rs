@@ -171,6 +171,9 @@ pub trait Driver {
     /// What the kernel knows of a connection; `None` if it does not say.
     fn facts(&self, token: Token) -> Option<TcpInfo>;
 
+    /// The name of a connection's congestion control; `None` if the kernel does not say.
+    fn congestion(&self, token: Token) -> Option<String>;
+
     /// Somebody needs to hear of the sends of this turn: the next [`Driver::wait`] does not wait for other
     /// news before it tells. Most sends are not asked about until the peer speaks again.
     fn hurry(&mut self) {}

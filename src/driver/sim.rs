@@ -431,7 +431,15 @@ impl Driver for SimDriver {
             rtt: std::time::Duration::from_millis(1),
             retrans: 0,
             acked,
+            mss: 536,
+            window_scale: None,
+            sack: false,
+            timestamps: false,
         })
+    }
+
+    fn congestion(&self, _token: Token) -> Option<String> {
+        None
     }
 
     fn wait(&mut self, until: Tick, _room: u32) -> Tick {

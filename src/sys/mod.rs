@@ -217,6 +217,14 @@ pub struct TcpInfo {
     pub retrans: u32,
     /// Bytes that the peer has acknowledged.
     pub acked: u64,
+    /// Most bytes that we put into a segment.
+    pub mss: u32,
+    /// By how many bits the peer's window is shifted, and ours; `None`: neither is.
+    pub window_scale: Option<(u8, u8)>,
+    /// Selective acknowledgements were agreed on.
+    pub sack: bool,
+    /// Timestamps were agreed on.
+    pub timestamps: bool,
 }
 
 /// Asks the kernel about a connection.
@@ -235,10 +243,15 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> Result<TcpInfo> {
     })?;
     // SAFETY: all fields are integers; an older kernel leaves the last ones zero.
     let info = unsafe { info.assume_init() };
+    let agreed = |option: u8| info.tcpi_options & option != 0;
     Ok(TcpInfo {
         rtt: Duration::from_micros(u64::from(info.tcpi_rtt)),
         retrans: info.tcpi_total_retrans,
         acked: info.tcpi_bytes_acked,
+        mss: info.tcpi_snd_mss,
+        window_scale: agreed(OPTION_WSCALE).then(|| window_scale(info.tcpi_snd_rcv_wscale)),
+        sack: agreed(OPTION_SACK),
+        timestamps: agreed(OPTION_TIMESTAMPS),
     })
 }
 
@@ -294,6 +307,41 @@ pub fn namespace_cookie(socket: BorrowedFd<'_>) -> Result<u64> {
         )
     })?;
     Ok(cookie)
+}
+
+/// `tcpi_options`: what the handshake agreed on.
+const OPTION_TIMESTAMPS: u8 = 1;
+const OPTION_SACK: u8 = 2;
+const OPTION_WSCALE: u8 = 4;
+
+/// `tcpi_snd_wscale : 4, tcpi_rcv_wscale : 4`: the peer's shift and ours. The first bits of a byte are the low ones
+/// where the first byte of a word is.
+fn window_scale(both: u8) -> (u8, u8) {
+    let (low, high) = (both & 15, both >> 4);
+    if cfg!(target_endian = "little") {
+        (low, high)
+    } else {
+        (high, low)
+    }
+}
+
+/// The name of a connection's congestion control, tcp(7) `TCP_CONGESTION`.
+pub fn congestion(socket: BorrowedFd<'_>) -> Result<String> {
+    // `TCP_CA_NAME_MAX`.
+    let mut name = [0; 16];
+    let mut length = socklen::<[u8; 16]>();
+    // SAFETY: `name` and `length` are ours alone for the call and `length` states the room.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    let end = name.iter().position(|byte| *byte == 0);
+    Ok(String::from_utf8_lossy(&name[..end.unwrap_or(name.len())]).into_owned())
 }
 
 /// The size of `T` as the socket calls want it.

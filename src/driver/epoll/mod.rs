@@ -133,6 +133,13 @@ impl EpollDriver {
         (slot.generation == token.generation).then_some(slot)
     }
 
+    /// The socket of the connection that a token names.
+    fn stream(&self, token: Token) -> Option<&OwnedFd> {
+        let slot = self.slots.get(token.index as usize)?;
+        let is_its = slot.generation == token.generation;
+        slot.stream.as_ref().filter(|_| is_its)
+    }
+
     /// Puts a connection at the end of the run list, once.
     #[inline]
     fn enqueue(&mut self, index: u32) {
@@ -332,12 +339,11 @@ impl Driver for EpollDriver {
     }
 
     fn facts(&self, token: Token) -> Option<TcpInfo> {
-        let slot = self.slots.get(token.index as usize)?;
-        let stream = slot
-            .stream
-            .as_ref()
-            .filter(|_| slot.generation == token.generation)?;
-        sys::tcp_info(stream.as_fd()).ok()
+        sys::tcp_info(self.stream(token)?.as_fd()).ok()
+    }
+
+    fn congestion(&self, token: Token) -> Option<String> {
+        sys::congestion(self.stream(token)?.as_fd()).ok()
     }
 
     #[inline(always)]

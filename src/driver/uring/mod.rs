@@ -119,6 +119,13 @@ impl UringDriver {
         (is_open && slot.stream.is_some()).then_some(slot)
     }
 
+    /// The socket of the connection that a token names.
+    fn stream(&self, token: Token) -> Option<&OwnedFd> {
+        let slot = self.slots.get(token.index as usize)?;
+        let is_its = slot.generation == token.generation;
+        slot.stream.as_ref().filter(|_| is_its)
+    }
+
     fn token(&self, index: u32) -> Token {
         let generation = self.slots[index as usize].generation;
         Token { index, generation }
@@ -398,12 +405,11 @@ impl Driver for UringDriver {
     }
 
     fn facts(&self, token: Token) -> Option<TcpInfo> {
-        let slot = self.slots.get(token.index as usize)?;
-        let stream = slot
-            .stream
-            .as_ref()
-            .filter(|_| slot.generation == token.generation)?;
-        sys::tcp_info(stream.as_fd()).ok()
+        sys::tcp_info(self.stream(token)?.as_fd()).ok()
+    }
+
+    fn congestion(&self, token: Token) -> Option<String> {
+        sys::congestion(self.stream(token)?.as_fd()).ok()
     }
 
     fn hurry(&mut self) {
