@@ -18,6 +18,7 @@ use echod::driver::sim::{Ending, Network, Random, Script, SimDriver, SimPeer};
 use echod::logging::{Echo, Log, Paths};
 use echod::metrics::Counts;
 use echod::service::Service;
+use echod::service::whoami::About;
 use echod::tick::Tick;
 use echod::worker::admission::{Admission, Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
@@ -112,6 +113,7 @@ impl Run {
             drain_timeout: Duration::from_secs(30),
             log: config.log,
             pressure: config.pressure,
+            about: About::default(),
         };
         let driver = SimDriver(Rc::clone(&net));
         let worker = Worker::new(0, driver, Arc::clone(&shared), log, net.borrow().now());

@@ -337,6 +337,7 @@ impl Run {
                     }
                 }
                 Want::Deadline => {}
+                Want::Again => panic!("echo never speaks by itself"),
                 Want::Close { reset } => self.close(reset),
             }
         }

@@ -21,6 +21,7 @@
 mod limits;
 mod outbox;
 mod reason;
+mod speaking;
 mod timing;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use nix::errno::Errno;
 use crate::bucket::Bucket;
 use crate::buffer::{Buffer, Memory};
 use crate::driver::Sent;
+use crate::service::{Service, echo};
 use crate::tick::Tick;
 pub use limits::{Drain, Limits};
 use outbox::{NoMemory, Outbox};
@@ -81,6 +83,8 @@ pub enum Want {
     Ask,
     /// The deadline is nearer than it was.
     Deadline,
+    /// Be told of the next turn: [`Connection::handle_again`].
+    Again,
     /// Close, with a reset if asked. Nothing is wanted after it.
     Close {
         /// Throw away what the kernel still holds.
@@ -105,6 +109,7 @@ mod todo {
     pub(super) const DEADLINE: u8 = 8;
     pub(super) const CLOSE: u8 = 16;
     pub(super) const RESET: u8 = 32;
+    pub(super) const AGAIN: u8 = 64;
 }
 
 /// One peer's connection. It is a small record, so that it could be written down with what it owes.
@@ -130,6 +135,10 @@ pub struct Connection {
     /// Most bytes of a receive; 0: paused.
     room: u32,
     state: State,
+    /// What it is served by, whatever a reload makes of its listener.
+    service: Service,
+    /// It is open, and what its peer says is sent back.
+    answers: bool,
     /// Ending: the peer's FIN has come.
     peer_closed: bool,
     reason: Reason,
@@ -139,7 +148,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that has just been accepted.
     pub fn new(turn: &Turn<'_>) -> Connection {
-        Connection {
+        let mut connection = Connection {
             outbox: Outbox::default(),
             received: 0,
             sent: 0,
@@ -153,17 +162,22 @@ impl Connection {
             mark: 0,
             room: turn.limits.receive(),
             state: State::Open,
+            service: turn.limits.service,
+            answers: turn.limits.service.answers(),
             peer_closed: false,
             reason: Reason::Done,
             todo: todo::RECEIVE,
-        }
+        };
+        // Its source may have a debt already.
+        connection.pace(0, turn);
+        connection
     }
 
     /// Does the peer keep up? Then a message is answered and forgotten.
     #[inline(always)]
     fn is_easy(&self, limits: &Limits) -> bool {
-        // The room is the whole buffer only while nothing is owed, and of an open connection.
-        self.room == limits.buffer && self.state == State::Open
+        // The room is the whole buffer only while nothing is owed.
+        self.room == limits.buffer && self.answers
     }
 
     /// Bytes arrived.
@@ -173,12 +187,13 @@ impl Connection {
         self.received += length;
         self.heard = turn.now;
         if self.is_easy(limits) && self.outbox.owed() == 0 && !limits.counts_bytes() {
-            return self.outbox.begin(limits.service.answer(input));
+            return self.outbox.begin(echo::answer(input));
         }
         self.receive_rarely(input, turn);
     }
 
-    /// Bytes of a peer that is or was behind, that are past its quota, or that come after our own end.
+    /// Bytes of a peer that is or was behind, that are past its quota, that nobody answers, or that come after
+    /// our own end.
     #[cold]
     fn receive_rarely(&mut self, mut input: Buffer, turn: &Turn<'_>) {
         if self.state != State::Open {
@@ -188,8 +203,8 @@ impl Connection {
         let allowed = self.allowance(turn.limits, length);
         // Below `length`, which came from a u32, or cut to no effect.
         input.truncate(u32::try_from(allowed).unwrap_or(u32::MAX));
-        if !input.is_empty() {
-            let answer = turn.limits.service.answer(input);
+        if !input.is_empty() && self.answers {
+            let answer = echo::answer(input);
             if self.outbox.owed() == 0 && !self.is_behind() {
                 // It keeps up, and is only counted; a reload may have changed what it may be owed.
                 self.settle_room(turn.limits);
@@ -202,7 +217,9 @@ impl Connection {
         if allowed < length {
             return self.end(Reason::Quota, turn.now + ENDING, turn);
         }
-        self.pace(length, turn);
+        if !self.service.is_endless() {
+            self.pace(length, turn);
+        }
     }
 
     /// Counts bytes against the rates, and pauses where there is a debt.
@@ -233,8 +250,7 @@ impl Connection {
             return length;
         }
         let carried = self.received - length + self.sent + u64::from(self.outbox.owed());
-        limits
-            .service
+        self.service
             .input_within(limits.max_bytes.saturating_sub(carried))
     }
 
@@ -300,13 +316,17 @@ impl Connection {
         if self.state != State::Open {
             return;
         }
+        // What is owed grows with what is received only where that is answered; what sends by itself is paced
+        // there.
         let (owed, high) = (self.outbox.owed(), limits.buffer);
-        let is_paused = self.until != Tick::NEVER;
+        let is_paused = self.until != Tick::NEVER && !self.service.is_endless();
         let is_over = owed > high / LOW_WATER && (self.room == 0 || owed >= high);
-        self.set_room(if is_paused || is_over {
+        self.set_room(if is_paused || self.answers && is_over {
             0
-        } else {
+        } else if self.answers {
             high.saturating_sub(owed).min(limits.receive())
+        } else {
+            limits.receive()
         });
     }
 
@@ -322,6 +342,7 @@ impl Connection {
         match self.state {
             State::Open => {
                 self.state = State::Flushing;
+                self.answers = false;
                 self.finish_if_flushed(turn);
             }
             // It has heard all that we have to say, or will hear it before our close.
@@ -368,6 +389,7 @@ impl Connection {
             return;
         }
         self.state = State::Ending;
+        self.answers = false;
         self.reason = reason;
         self.until = until;
         // Nothing more is answered; what comes is read once our FIN is out.
@@ -397,6 +419,7 @@ impl Connection {
                 self.set_room(turn.limits.buffer);
                 self.todo |= todo::SHUTDOWN | todo::DEADLINE;
             }
+            State::Open if self.service.is_endless() => self.todo |= todo::AGAIN,
             State::Open | State::Parting | State::Closing => {}
         }
     }
@@ -406,6 +429,7 @@ impl Connection {
             return;
         }
         self.state = State::Closing;
+        self.answers = false;
         self.reason = reason;
         self.outbox.clear();
         self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
@@ -449,6 +473,8 @@ impl Connection {
             Some(Want::Ask)
         } else if due(todo::DEADLINE) {
             Some(Want::Deadline)
+        } else if due(todo::AGAIN) {
+            Some(Want::Again)
         } else {
             None
         }

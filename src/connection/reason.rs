@@ -29,7 +29,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The peer closed and was given all that it was owed.
+    /// The peer closed and was given all that it was owed, or its service had said everything.
     Done = "done", false;
     /// The peer reset the connection.
     Reset = "reset", true;

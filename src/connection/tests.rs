@@ -13,7 +13,7 @@ pub(super) fn limits() -> Limits {
 pub(super) struct Peer {
     pub(super) connection: Connection,
     pub(super) limits: Limits,
-    memory: Arc<Memory>,
+    pub(super) memory: Arc<Memory>,
     now: Tick,
     /// Bytes that the kernel takes from now on.
     pub(super) takes: usize,
@@ -93,8 +93,20 @@ impl Peer {
         self.step(|connection, turn| connection.handle_received(input, turn))
     }
 
+    pub(super) fn opens(&mut self, words: &[u8]) -> Vec<Want> {
+        self.step(|connection, turn| connection.handle_opened(words, turn))
+    }
+
+    pub(super) fn again(&mut self) -> Vec<Want> {
+        self.step(Connection::handle_again)
+    }
+
+    pub(super) fn closes(&mut self) -> Vec<Want> {
+        self.step(Connection::handle_peer_closed)
+    }
+
     /// The peer takes so many of the bytes that wait.
-    fn takes(&mut self, count: usize) -> Vec<Want> {
+    pub(super) fn takes(&mut self, count: usize) -> Vec<Want> {
         self.takes = count;
         let Some(bytes) = self.waiting.take() else {
             return Vec::new();

@@ -28,7 +28,7 @@ impl Connection {
             State::Flushing if now >= self.over(limits.lifetime) => {
                 self.close(Reason::Lifetime, true)
             }
-            State::Open if self.received == 0 && now >= self.over(limits.first_byte) => {
+            State::Open if self.is_unheard() && now >= self.over(limits.first_byte) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
             State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
@@ -89,7 +89,7 @@ impl Connection {
         } else {
             self.quiet(limits.idle)
         };
-        let first = if self.received == 0 {
+        let first = if self.is_unheard() {
             self.over(limits.first_byte)
         } else {
             Tick::NEVER
@@ -119,6 +119,11 @@ impl Connection {
     #[inline(always)]
     pub(super) fn is_behind(&self) -> bool {
         self.ask != Tick::NEVER
+    }
+
+    /// Is its first byte still to come? Nobody waits for one where the service sends without end.
+    fn is_unheard(&self) -> bool {
+        self.received == 0 && !self.service.is_endless()
     }
 
     /// When the kernel is asked whether the peer takes what it is owed.
@@ -162,6 +167,10 @@ impl Connection {
         let Some(drain) = limits.drain else {
             return Tick::NEVER;
         };
+        if self.service.is_endless() && self.state == State::Open {
+            // It would never end by itself, nor be idle: at once.
+            return self.opened;
+        }
         if !self.is_behind() && self.state == State::Open {
             drain.until.min(self.quiet(Some(drain.idle)))
         } else {

@@ -7,3 +7,8 @@ use crate::buffer::Buffer;
 pub fn answer(input: Buffer) -> Buffer {
     input
 }
+
+/// The longest input that, together with the answer to it, is at most `bytes`.
+pub fn input_within(bytes: u64) -> u64 {
+    bytes / 2
+}

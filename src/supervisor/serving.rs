@@ -19,6 +19,7 @@ use crate::connection::{Limits, Reason};
 use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
+use crate::service::whoami::About;
 use crate::worker::access::Access;
 use crate::worker::admission::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
@@ -342,6 +343,10 @@ impl Serving {
             drain_timeout: config.drain_timeout,
             log: config.log.clone(),
             pressure: config.pressure.clone(),
+            about: About {
+                instance: config.instance.clone(),
+                contact: config.contact.clone(),
+            },
         }
     }
 

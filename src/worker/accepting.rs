@@ -187,6 +187,7 @@ impl<D: Driver> Worker<D> {
         self.changed = true;
         self.recorder
             .started(self.now, peer.address, &local.shared.name);
+        let speaks_first = local.limits.service.speaks_first();
         let token = self.table.insert(Entry {
             connection,
             peer: peer.address,
@@ -195,6 +196,9 @@ impl<D: Driver> Worker<D> {
         });
         match self.driver.open(token, peer.stream) {
             Ok(()) => {
+                if speaks_first {
+                    self.greet(token);
+                }
                 let mut deadline = Tick::NEVER;
                 self.step(token, |connection, turn| {
                     deadline = connection.deadline(turn.limits)
@@ -253,6 +257,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn adopt(&mut self, plan: &Plan<D::Listening>) {
         self.recorder.adopt(&plan.log);
         self.pressure = plan.pressure.clone();
+        self.about = plan.about.clone();
         for place in 0..self.slots.len() {
             if plan
                 .sockets

@@ -10,6 +10,7 @@ mod accepting;
 pub mod access;
 pub mod admission;
 pub mod deadlines;
+mod greeting;
 mod judging;
 pub mod orders;
 pub mod pressure;
@@ -28,6 +29,7 @@ use crate::connection::{Connection, DRAIN_PARTING, Drain, Turn, Want};
 use crate::driver::{Completion, Driver, Sent, Token};
 use crate::logging::{Log, Record, Recorder, TcpFacts};
 use crate::metrics::{Counts, Published};
+use crate::service::whoami::About;
 use crate::tick::Tick;
 use accepting::Local;
 use admission::Admission;
@@ -101,6 +103,10 @@ pub struct Worker<D: Driver> {
     paused: Option<Tick>,
     /// The next place to be asked for its deadline again.
     asking: Option<u32>,
+    /// Connections that go on with the next turn.
+    again: Vec<Token>,
+    /// What whoami says of us.
+    about: About,
     /// Nobody is accepted any more, and the worker returns with its last connection.
     draining: bool,
     /// What pressure makes of the limits.
@@ -134,6 +140,8 @@ impl<D: Driver> Worker<D> {
             slots: Vec::new(),
             paused: None,
             asking: None,
+            again: Vec::new(),
+            about: About::default(),
             draining: false,
             pressure: config::Pressure::none(),
             recorder: Recorder::new(&log),
@@ -172,6 +180,9 @@ impl<D: Driver> Worker<D> {
                 Some(completion) => self.handle(completion),
                 None => break,
             }
+        }
+        if !self.again.is_empty() {
+            self.go_on();
         }
         self.judge();
         if self.asking.is_some() {
@@ -216,7 +227,7 @@ impl<D: Driver> Worker<D> {
     /// When there is something to do though nothing happens.
     #[inline]
     fn wake_at(&self) -> Tick {
-        if self.asking.is_some() {
+        if self.asking.is_some() || !self.again.is_empty() {
             return self.now;
         }
         let paused = self.paused.unwrap_or(Tick::NEVER);
@@ -301,6 +312,7 @@ impl<D: Driver> Worker<D> {
                 Want::Deadline => self
                     .deadlines
                     .set(token.index, entry.connection.deadline(turn.limits)),
+                Want::Again => self.again.push(token),
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
                         entry.connection.handle_acked(facts.acked, &turn);

@@ -12,6 +12,7 @@ use super::admission::{Gate, Rules};
 use super::sources::Source;
 use crate::config;
 use crate::connection::{Limits, Reason};
+use crate::service::whoami::About;
 
 /// What a worker may be told.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub struct Plan<L> {
     pub log: config::Log,
     /// What pressure makes of the limits.
     pub pressure: config::Pressure,
+    /// What whoami says of us.
+    pub about: About,
 }
 
 /// A listener, as the workers share it, for as long as a connection of it lives.

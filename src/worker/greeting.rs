@@ -1,0 +1,45 @@
+//! The part of a worker for services that speak by themselves: what they say first, and the turns of those that go on.
+//!
+//! Here the clock of the wall is read and the kernel is asked; the services are given what came of it.
+
+use jiff::Timestamp;
+
+use super::Worker;
+use crate::connection::Connection;
+use crate::driver::{Driver, Token};
+use crate::service::{Service, daytime, time, whoami};
+
+impl<D: Driver> Worker<D> {
+    /// Tells a connection that has just been opened the first words of its service.
+    #[cold]
+    pub(super) fn greet(&mut self, token: Token) {
+        let Some(entry) = self.table.get_mut(token) else {
+            return;
+        };
+        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
+            return;
+        };
+        let words = match local.limits.service {
+            Service::Echo | Service::Discard | Service::Chargen => Vec::new(),
+            Service::Daytime => daytime::line(Timestamp::now()).into_bytes(),
+            Service::Time => time::bytes(Timestamp::now()).to_vec(),
+            Service::Whoami => {
+                let facts = self.driver.facts(token);
+                let congestion = self.driver.congestion(token);
+                let (name, about) = (&local.shared.name, &self.about);
+                whoami::line(entry.peer, name, facts, congestion.as_deref(), about).into_bytes()
+            }
+        };
+        self.step(token, |connection, turn| {
+            connection.handle_opened(&words, turn)
+        });
+    }
+
+    /// Goes on with the connections that asked for it; what they ask for now has the next turn.
+    #[cold]
+    pub(super) fn go_on(&mut self) {
+        for token in std::mem::take(&mut self.again) {
+            self.step(token, Connection::handle_again);
+        }
+    }
+}
