@@ -20,6 +20,7 @@ use echod::driver::uring::UringDriver;
 use echod::logging::{Echo, Log, Paths};
 use echod::metrics::Counts;
 use echod::service::Service;
+use echod::service::whoami::About;
 use echod::tick::Tick;
 use echod::worker::admission::{Admission, Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
@@ -103,5 +104,6 @@ fn plan(socket: Arc<OwnedFd>) -> Plan<Arc<OwnedFd>> {
         drain_timeout: Duration::from_secs(30),
         log: config.log,
         pressure: config.pressure,
+        about: About::default(),
     }
 }
