@@ -117,10 +117,15 @@ struct Slot {
     closing: Option<u64>,
 }
 
+/// What a peer has to read next; `None`: nothing.
+pub type Expected = fn(&SimPeer) -> Option<u8>;
+
 /// The network and all peers on it.
 #[derive(Debug)]
 pub struct Network {
     random: Random,
+    expected: Expected,
+    longest: u32,
     now: Tick,
     peers: Vec<SimPeer>,
     slots: Vec<Slot>,
@@ -133,6 +138,11 @@ pub struct Network {
 /// The byte that peer `number` sends at position `at`.
 fn pattern(number: u64, at: u64) -> u8 {
     (at.wrapping_mul(0x9e37_79b9).wrapping_add(number * 131) >> 7).to_le_bytes()[0]
+}
+
+/// What comes back of what a peer has sent.
+pub fn echoed(peer: &SimPeer) -> Option<u8> {
+    (peer.echoed < peer.sent).then(|| pattern(peer.number, peer.echoed))
 }
 
 impl Network {
@@ -155,6 +165,8 @@ impl Network {
         };
         Network {
             random: Random(seed),
+            expected: echoed,
+            longest: 0,
             now: Tick(1000),
             peers: (0..).zip(scripts).map(peer).collect(),
             slots: Vec::new(),
@@ -162,6 +174,16 @@ impl Network {
             rung: false,
             looks: 0,
         }
+    }
+
+    /// The same with peers that do not expect their own bytes.
+    pub fn expecting(self, expected: Expected) -> Network {
+        Network { expected, ..self }
+    }
+
+    /// The most bytes that any send had.
+    pub fn longest(&self) -> u32 {
+        self.longest
     }
 
     /// The peers, in the order of their scripts.
@@ -202,7 +224,7 @@ impl Network {
                     peer.finished |= peer.our_fin;
                     break;
                 };
-                peer.wrong |= byte != pattern(peer.number, peer.echoed) || peer.echoed >= peer.sent;
+                peer.wrong |= (self.expected)(peer) != Some(byte);
                 peer.echoed += 1;
             }
         }
@@ -374,6 +396,7 @@ impl Driver for SimDriver {
 
     fn send(&mut self, token: Token, bytes: Buffer) -> Option<Sent> {
         let mut net = self.0.borrow_mut();
+        net.longest = net.longest.max(bytes.len());
         let (later, whole) = (net.random.once_in(4), net.random.once_in(2));
         let taken = if whole {
             u64::MAX
@@ -431,10 +454,7 @@ impl Driver for SimDriver {
             rtt: std::time::Duration::from_millis(1),
             retrans: 0,
             acked,
-            mss: 536,
-            window_scale: None,
-            sack: false,
-            timestamps: false,
+            ..TcpInfo::default()
         })
     }
 

@@ -105,12 +105,10 @@ mod tests {
     fn it_is_one_line_with_what_is_seen_of_the_peer() {
         let facts = TcpInfo {
             rtt: Duration::from_micros(57),
-            retrans: 0,
-            acked: 0,
             mss: 1448,
             window_scale: Some((7, 9)),
             sack: true,
-            timestamps: false,
+            ..TcpInfo::default()
         };
         assert_eq!(
             line(

@@ -209,7 +209,7 @@ fn canonical(address: &libc::sockaddr_storage) -> SocketAddr {
 }
 
 /// What the kernel knows of a connection, tcp(7) `TCP_INFO`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Smoothed round-trip time.
     pub rtt: Duration,
