@@ -42,9 +42,10 @@ pub struct TcpFacts {
 }
 
 impl Record {
-    /// Did the peer send nothing and leave? A port scan or a health check, most likely.
+    /// Did the peer send nothing and leave? A port scan or a health check, most likely; unless it came for
+    /// what a service says by itself.
     pub fn is_empty(&self) -> bool {
-        self.received == 0 && matches!(self.reason, Reason::Done | Reason::Reset)
+        self.received == 0 && self.sent == 0 && matches!(self.reason, Reason::Done | Reason::Reset)
     }
 
     /// What it says.
@@ -159,12 +160,18 @@ mod tests {
         let left = |reason, received| Record {
             reason,
             received,
+            sent: received,
             ..record()
         };
         assert!(left(Reason::Done, 0).is_empty());
         assert!(left(Reason::Reset, 0).is_empty());
         assert!(!left(Reason::Done, 1).is_empty());
         assert!(!left(Reason::Full, 0).is_empty());
+        let told = Record {
+            sent: 4,
+            ..left(Reason::Done, 0)
+        };
+        assert!(!told.is_empty(), "it came for the time");
         assert_eq!(
             left(Reason::Done, 0).event(PeerForm::Full, true).kind,
             &kind::CONNECTION_EMPTY
