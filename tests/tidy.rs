@@ -33,6 +33,8 @@ const IMPURE: &[&str] = &[
     "std::thread",
     "std::time::Instant",
     "std::time::SystemTime",
+    "jiff::Timestamp::now",
+    "Timestamp::now",
     "libc",
     "nix",
     "socket2",
@@ -353,6 +355,7 @@ fn what_is_impure_is_found_wherever_it_is_named() {
         "use nix::{errno::Errno, poll};\n",
         "fn a() { let b = std::fs::read(\"c\"); }\n",
         "fn a() -> Tick { Tick::now() }\n",
+        "fn a() -> Timestamp { Timestamp::now() }\n",
         "fn a(now: std::time::Instant) {}\n",
         "fn a() { println!(\"b\"); }\n",
     ] {

@@ -4,7 +4,7 @@
 //! tells it: one `handle_*`, then `poll_want` until `None`. The script is also the kernel. It takes a send
 //! whole, in part, later or never, brings a receive that was under way when receiving was paused, and
 //! lets a closed connection hear what was still in flight. What must hold whatever it does is asserted:
-//! the same bytes in order, the bound on what is owed, no end to reading that nobody wanted, time that
+//! the right bytes in order, the bound on what is owed, no end to reading that nobody wanted, time that
 //! goes on, and all memory given back.
 
 #![no_main]
@@ -17,7 +17,7 @@ use echod::connection::{
     Connection, DRAIN_PARTING, DRAIN_RESET, Drain, Limits, Reason, Turn, Want,
 };
 use echod::driver::Sent;
-use echod::service::Service;
+use echod::service::{Service, chargen};
 use echod::tick::Tick;
 use libfuzzer_sys::fuzz_target;
 use nix::errno::Errno;
@@ -30,6 +30,9 @@ const TIMEOUTS: usize = 4;
 
 /// Deadlines and sends after which a script that is to end has not.
 const STEPS: usize = 200_000;
+
+/// What a service that speaks first says.
+const WORDS: &[u8] = b"first words\n";
 
 fuzz_target!(|bytes: &[u8]| {
     let mut script = Script(bytes);
@@ -122,6 +125,10 @@ struct Run {
     /// Highest bounds that held at any time.
     buffer: u32,
     max_bytes: u64,
+    /// What the connection began with.
+    service: Service,
+    /// It waits for the next turn.
+    again: bool,
     /// Bytes of late receives, and of those that came while turn memory was in flight.
     beyond: u64,
     acked: u64,
@@ -134,13 +141,22 @@ struct Run {
 
 impl Run {
     fn new(script: &mut Script<'_>) -> Run {
-        let limits = script.limits();
+        let mut limits = script.limits();
         let memory = Memory::new(if script.byte() & 1 == 1 {
             u64::from(script.short())
         } else {
             1 << 20
         });
-        let eager = script.byte() & 1 == 0;
+        let kind = script.byte();
+        let eager = kind & 1 == 0;
+        let service = match kind >> 1 {
+            ..64 => Service::Echo,
+            64..80 => Service::Discard,
+            80..96 => Service::Chargen,
+            96..112 => Service::Whoami,
+            _ => Service::Time,
+        };
+        limits.service = service;
         let now = Tick(u64::from(script.byte()));
         let connection = Connection::new(&Turn {
             now,
@@ -148,7 +164,7 @@ impl Run {
             memory: &memory,
             source: None,
         });
-        Run {
+        let mut run = Run {
             connection,
             memory,
             now,
@@ -161,12 +177,39 @@ impl Run {
             buffer: limits.buffer,
             max_bytes: limits.max_bytes,
             limits,
+            service,
+            again: false,
             beyond: 0,
             acked: 0,
             peer_closed: false,
             shut_down: false,
             closed: false,
             wants: 0,
+        };
+        if service.speaks_first() {
+            run.tell(|connection, turn| connection.handle_opened(WORDS, turn));
+        }
+        run
+    }
+
+    /// The byte that the peer has to be sent at position `at`.
+    fn expected(&self, at: u64) -> Option<u8> {
+        let word = |at: u64| WORDS.get(usize::try_from(at).ok()?).copied();
+        match self.service {
+            Service::Echo => Some(pattern(at)),
+            Service::Discard => None,
+            Service::Chargen => chargen::chunk(at, 1).bytes().first().copied(),
+            Service::Daytime | Service::Time => word(at),
+            Service::Whoami => word(at).or_else(|| Some(pattern(at - WORDS.len() as u64))),
+        }
+    }
+
+    /// Of so many bytes that the peer was sent, those that it had sent before.
+    fn echoed(&self, count: u64) -> u64 {
+        match self.service {
+            Service::Echo => count,
+            Service::Whoami => count.saturating_sub(WORDS.len() as u64),
+            _ => 0,
         }
     }
 
@@ -193,6 +236,7 @@ impl Run {
                 self.beyond += u64::from(count);
                 self.receive(count);
             }
+            5..=7 if std::mem::take(&mut self.again) => self.tell(Connection::handle_again),
             5..=7 => self.send_is_home(script),
             8 if !self.peer_closed => {
                 self.peer_closed = true;
@@ -337,7 +381,10 @@ impl Run {
                     }
                 }
                 Want::Deadline => {}
-                Want::Again => panic!("echo never speaks by itself"),
+                Want::Again => {
+                    assert!(!self.again, "it waits for one turn at a time");
+                    self.again = true;
+                }
                 Want::Close { reset } => self.close(reset),
             }
         }
@@ -352,8 +399,8 @@ impl Run {
             .bytes()
             .iter()
             .zip(self.taken..)
-            .all(|(byte, at)| *byte == pattern(at));
-        assert!(same, "not the peer's bytes from {} on", self.taken);
+            .all(|(byte, at)| self.expected(at) == Some(*byte));
+        assert!(same, "not the right bytes from {} on", self.taken);
         let keep = bytes.is_kept();
         if (keep || !self.eager) && script.byte() & 1 == 1 {
             self.flight = Some(bytes);
@@ -372,11 +419,19 @@ impl Run {
         // As the drivers do: with the close, what they hold is dropped.
         self.flight = None;
         if self.connection.reason() == Reason::Done {
-            assert!(self.peer_closed && !reset, "done is for the peer to say");
-            assert_eq!(
-                self.taken, self.received,
-                "done, and not all of it came back"
+            let is_brief = self.service.is_brief();
+            assert!(
+                is_brief || self.peer_closed && !reset,
+                "done is for the peer to say"
             );
+            let all = match self.service {
+                Service::Echo => self.received,
+                Service::Discard => 0,
+                Service::Chargen => self.taken,
+                Service::Daytime | Service::Time => WORDS.len() as u64,
+                Service::Whoami => WORDS.len() as u64 + self.received,
+            };
+            assert_eq!(self.taken, all, "done, and not all of it was sent");
         }
     }
 
@@ -403,7 +458,7 @@ impl Run {
             "what is owed is on its way"
         );
         assert!(
-            u64::from(owed) <= u64::from(self.buffer) + self.beyond,
+            u64::from(owed) <= u64::from(self.buffer).max(WORDS.len() as u64) + self.beyond,
             "{owed} owed, above `buffer`"
         );
         if self.limits.stall.is_some() && self.flight.as_ref().is_some_and(Buffer::is_kept) {
@@ -415,9 +470,10 @@ impl Run {
             );
         }
         let answered = self.taken + u64::from(owed);
-        assert!(answered <= self.received);
+        let echoed = self.echoed(answered);
+        assert!(echoed <= self.received);
         assert!(
-            self.max_bytes == u64::MAX || answered * 2 <= self.max_bytes,
+            self.max_bytes == u64::MAX || answered + echoed <= self.max_bytes,
             "above `max_bytes`"
         );
         assert!(

@@ -378,9 +378,10 @@ impl Connection {
         self.close(self.own_reason().unwrap_or(Reason::Stop), true);
     }
 
-    /// Why we are ending it, if we are.
+    /// Why we are ending it, if we are. It is not done while something is owed.
     fn own_reason(&self) -> Option<Reason> {
-        matches!(self.state, State::Ending | State::Parting).then_some(self.reason)
+        let is_ours = matches!(self.state, State::Ending | State::Parting);
+        (is_ours && (self.reason != Reason::Done || self.outbox.owed() == 0)).then_some(self.reason)
     }
 
     /// Ends it ourselves: what is owed, then our FIN, all until a moment.

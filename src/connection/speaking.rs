@@ -63,6 +63,8 @@ impl Connection {
 mod tests {
     use std::time::Duration;
 
+    use nix::errno::Errno;
+
     use super::super::tests::{Peer, limits};
     use super::super::{DRAIN_PARTING, Drain, Limits, Want};
     use crate::buffer::Memory;
@@ -250,6 +252,24 @@ mod tests {
             (peer.connection.sent(), peer.connection.reason()),
             (3, Reason::Done)
         );
+    }
+
+    #[test]
+    fn who_does_not_take_the_words_of_a_brief_service_is_not_done() {
+        let mut slow = peer(Service::Time, |_| {});
+        slow.takes = 1;
+        slow.opens(b"1234");
+        slow.wait(30_000);
+        assert_eq!(slow.connection.reason(), Reason::Stall);
+        let mut gone = peer(Service::Time, |_| {});
+        gone.takes = 1;
+        gone.opens(b"1234");
+        gone.breaks(Errno::ECONNRESET);
+        assert_eq!(gone.connection.reason(), Reason::Reset);
+        let mut done = peer(Service::Time, |_| {});
+        done.opens(b"1234");
+        done.breaks(Errno::ECONNRESET);
+        assert_eq!(done.connection.reason(), Reason::Done);
     }
 
     #[test]

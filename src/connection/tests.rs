@@ -101,6 +101,10 @@ impl Peer {
         self.step(Connection::handle_again)
     }
 
+    pub(super) fn breaks(&mut self, errno: Errno) -> Vec<Want> {
+        self.step(|connection, _| connection.handle_failed(errno))
+    }
+
     pub(super) fn closes(&mut self) -> Vec<Want> {
         self.step(Connection::handle_peer_closed)
     }

@@ -16,7 +16,9 @@ impl Connection {
             State::Closing => {}
             // Whatever is still unread here was sent after our FIN.
             State::Parting if now >= self.last(limits) => self.close(self.reason, false),
-            State::Ending if now >= self.last(limits) => self.close(self.reason, true),
+            State::Ending if now >= self.last(limits) => {
+                self.close(self.own_reason().unwrap_or(Reason::Stall), true)
+            }
             State::Parting => {}
             State::Open if self.until <= now => {
                 self.until = Tick::NEVER;
