@@ -20,7 +20,8 @@ use echod::metrics::Counts;
 use echod::service::whoami::About;
 use echod::service::{Service, chargen};
 use echod::tick::Tick;
-use echod::worker::admission::{Admission, Gate, Rules};
+use echod::worker::admission::Admission;
+use echod::worker::gate::{Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
 use echod::worker::{Desk, Shared, Worker};
 

@@ -20,6 +20,7 @@
 
 mod limits;
 mod outbox;
+mod pacing;
 mod reason;
 mod speaking;
 mod timing;
@@ -53,9 +54,6 @@ pub const ENDING: Duration = Duration::from_secs(30);
 /// How often the kernel is asked whether a peer that seems stalled acknowledges bytes. At 20 kB/s no
 /// send completes for 40 s although the peer takes all it can.
 pub const ASK: Duration = Duration::from_millis(250);
-
-/// Reading pauses when the peer is owed a listener's `buffer`, and goes on at this share of it.
-const LOW_WATER: u32 = 4;
 
 /// What a connection is lent to judge an event.
 #[derive(Clone, Copy, Debug)]
@@ -222,28 +220,6 @@ impl Connection {
         }
     }
 
-    /// Counts bytes against the rates, and pauses where there is a debt.
-    fn pace(&mut self, bytes: u64, turn: &Turn<'_>) {
-        let (now, limits) = (turn.now, turn.limits);
-        let own = limits.rate.zip(turn.source);
-        let own = own.map(|(rate, source)| source.charge(rate, bytes, now));
-        let total = limits.total.as_ref();
-        let total = total.map(|(rate, bucket)| bucket.charge(*rate, bytes, now));
-        let Some(until) = own
-            .into_iter()
-            .chain(total)
-            .max()
-            .filter(|until| *until > now)
-        else {
-            return;
-        };
-        if self.state == State::Open {
-            self.until = until;
-            self.todo |= todo::DEADLINE;
-            self.settle_room(limits);
-        }
-    }
-
     /// Most bytes of an input of `length`, counted already, that `max_bytes` lets us answer.
     fn allowance(&self, limits: &Limits, length: u64) -> u64 {
         if limits.max_bytes == u64::MAX {
@@ -309,32 +285,6 @@ impl Connection {
             self.todo |= todo::DEADLINE;
         }
         self.settle_room(turn.limits);
-    }
-
-    /// How much may be received now, of a peer that may be behind or paused.
-    fn settle_room(&mut self, limits: &Limits) {
-        if self.state != State::Open {
-            return;
-        }
-        // What is owed grows with what is received only where that is answered; what sends by itself is paced
-        // there.
-        let (owed, high) = (self.outbox.owed(), limits.buffer);
-        let is_paused = self.until != Tick::NEVER && !self.service.is_endless();
-        let is_over = owed > high / LOW_WATER && (self.room == 0 || owed >= high);
-        self.set_room(if is_paused || self.answers && is_over {
-            0
-        } else if self.answers {
-            high.saturating_sub(owed).min(limits.receive())
-        } else {
-            limits.receive()
-        });
-    }
-
-    fn set_room(&mut self, room: u32) {
-        if self.room != room {
-            self.room = room;
-            self.todo |= todo::RECEIVE;
-        }
     }
 
     /// The peer's FIN: it gets what it is owed, then ours.

@@ -34,7 +34,8 @@ impl Connection {
 
     /// The turn has come that was waited for with [`Want::Again`](super::Want::Again).
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
-        if self.state != State::Open || self.outbox.owed() > 0 {
+        // One that a rate pauses is told again when the pause ends.
+        if self.state != State::Open || self.outbox.owed() > 0 || self.is_paused() {
             return;
         }
         let left = self.left(turn);
@@ -43,11 +44,13 @@ impl Connection {
         }
         let most = turn
             .limits
-            .buffer
+            .receive()
             .min(u32::try_from(left).unwrap_or(u32::MAX));
         let chunk = chargen::chunk(self.sent, most);
+        let length = chunk.len();
         let pushed = self.outbox.push(chunk, turn.memory);
         self.after_slow(pushed, turn);
+        self.pace(length.into(), turn);
     }
 
     /// What `max_bytes` leaves, while nothing is owed.
@@ -61,6 +64,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use nix::errno::Errno;
@@ -213,6 +217,36 @@ mod tests {
         }
         assert_eq!(peer.connection.reason(), Reason::Done);
         assert_eq!(peer.took.len() as u64, 6 * CHUNK);
+    }
+
+    #[test]
+    fn a_rate_lets_characters_through_in_pieces() {
+        let rate = crate::config::ByteRate {
+            bytes: 10_000,
+            per: Duration::from_secs(1),
+        };
+        let mut peer = peer(Service::Chargen, |limits| {
+            limits.total = Some((rate.into(), Arc::default()));
+            limits.idle = Some(Duration::from_millis(50));
+        });
+        peer.opens(b"");
+        assert_eq!(
+            peer.took.len(),
+            1000,
+            "a tenth of a second's worth is there"
+        );
+        peer.again();
+        peer.again();
+        assert_eq!(peer.took.len(), 2000, "and one piece on credit");
+        let wants = peer.wait(100);
+        assert!(
+            wants.iter().any(|want| matches!(want, Want::Again)),
+            "{wants:?}"
+        );
+        peer.again();
+        assert_eq!(peer.took.len(), 3000);
+        assert!(is_pattern(&peer.took[..]));
+        assert_eq!(peer.connection.reason(), Reason::Done);
     }
 
     #[test]

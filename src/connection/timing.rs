@@ -20,10 +20,7 @@ impl Connection {
                 self.close(self.own_reason().unwrap_or(Reason::Stall), true)
             }
             State::Parting => {}
-            State::Open if self.until <= now => {
-                self.until = Tick::NEVER;
-                self.settle_room(limits);
-            }
+            State::Open if self.until <= now => self.resume(turn),
             State::Open if now >= self.over(limits.lifetime) => {
                 self.end(Reason::Lifetime, now + ENDING, turn)
             }

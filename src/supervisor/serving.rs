@@ -21,7 +21,7 @@ use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::service::whoami::About;
 use crate::worker::access::Access;
-use crate::worker::admission::{Gate, Rules};
+use crate::worker::gate::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
 
 /// A listening socket that somebody here keeps open.

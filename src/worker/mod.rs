@@ -10,6 +10,7 @@ mod accepting;
 pub mod access;
 pub mod admission;
 pub mod deadlines;
+pub mod gate;
 mod greeting;
 mod judging;
 pub mod orders;

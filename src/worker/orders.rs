@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::admission::{Gate, Rules};
+use super::gate::{Gate, Rules};
 use super::sources::Source;
 use crate::config;
 use crate::connection::{Limits, Reason};

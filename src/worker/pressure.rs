@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::admission::Bound;
+use super::gate::Bound;
 use crate::config;
 
 /// Pressure ends when there are fewer connections than the mark less one in so many of it.
