@@ -40,7 +40,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn with_workers(workers: u16) -> Daemon {
     // Records would be most of what is to be seen when a test fails.
     Daemon::start(&format!(
-        "workers = {workers}\n{LISTENER}[log]\nrecords = \"none\"\n"
+        "workers = {workers}\npressure.above = \"off\"\n{LISTENER}[log]\nrecords = \"none\"\n"
     ))
 }
 
@@ -182,7 +182,8 @@ fn watched(daemon: &Daemon) -> Vec<usize> {
 #[test]
 fn the_bound_on_all_connections_is_exact() {
     let _turn = alone();
-    let config = format!("workers = 4\nmax_connections = 100\n{LISTENER}");
+    let config =
+        format!("workers = 4\nmax_connections = 100\npressure.above = \"off\"\n{LISTENER}");
     bound_is_exact(&Daemon::start(&config));
 }
 
@@ -249,7 +250,7 @@ fn a_place_is_free_when_the_peer_sees_the_daemon_end_its_connection() {
     let _turn = alone();
     // One byte there and one back; the second ends it.
     let daemon = Daemon::start(&format!(
-        "workers = 4\nmax_connections = 4\n{LISTENER}max_bytes = \"2\"\n"
+        "workers = 4\nmax_connections = 4\npressure.above = \"off\"\n{LISTENER}max_bytes = \"2\"\n"
     ));
     let come = || served(daemon.addr());
     let mut here: Vec<_> = (0..4).map(|_| come().expect("a free place")).collect();

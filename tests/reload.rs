@@ -479,7 +479,12 @@ fn addresses_come_and_go_and_their_peers_stay() {
 #[test]
 fn another_max_connections_holds_for_those_who_come() {
     for key in ["max_connections", "defaults.max_connections"] {
-        let with = |most: &str| format!("{key} = {most}\n{}", listeners(&["echo"]));
+        let with = |most: &str| {
+            format!(
+                "{key} = {most}\npressure.above = \"off\"\n{}",
+                listeners(&["echo"])
+            )
+        };
         let daemon = Daemon::start(&with("3"));
         let address = daemon.addr();
         let mut peers: Vec<_> = (0..3).map(|_| connect(address)).collect();

@@ -125,6 +125,7 @@ pub fn config(engine: &str, port: u16, connections: usize) -> String {
          {user}\
          max_connections = {connections}\n\
          drain_idle = \"1ms\"\n\
+         pressure.above = \"off\"\n\
          [log]\n\
          target = \"stderr\"\n\
          records = \"none\"\n\
