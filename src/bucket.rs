@@ -17,6 +17,9 @@ const NANOS_PER_MILLISECOND: u64 = 1_000_000;
 /// The deepest bucket, some 73 years in nanoseconds: the sums below cannot wrap.
 const LONGEST: u64 = u64::MAX / 8;
 
+/// Bits behind the point of a price: a rate is right to a few parts in a thousand million.
+const PRECISION: u32 = 32;
+
 /// A bucket of bytes holds what comes in so long: enough to be woken late, little enough that a second's
 /// measurement is right.
 const BYTE_BURST: Duration = Duration::from_millis(100);
@@ -28,19 +31,32 @@ const CHUNK_MIN: u64 = 256;
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Tokens that come back in `nanos`.
-    count: u64,
-    nanos: u64,
+    /// What a token costs, in nanoseconds: a fixed-point number, so that nothing is divided for a message.
+    price: u64,
+    /// How many bits of it are behind the point.
+    point: u32,
     /// What the burst costs, in nanoseconds.
     depth: u64,
+    /// Most tokens that are taken on credit at once.
+    chunk: u32,
 }
 
 impl Rate {
+    /// So many tokens in so many nanoseconds.
     fn new(count: u64, nanos: u64, burst: u64) -> Rate {
+        let (count, nanos) = (u128::from(count.max(1)), u128::from(nanos.min(LONGEST)));
+        let precise = |point: &u32| u64::try_from((nanos << point) / count).ok();
+        // Without a bit behind the point it fits, and mostly with all of them.
+        let (price, point) = (0..=PRECISION)
+            .rev()
+            .find_map(|point| Some((precise(&point)?, point)))
+            .unwrap_or((LONGEST, 0));
+        let chunk = burst.max(CHUNK_MIN);
         let mut rate = Rate {
-            count: count.max(1),
-            nanos: nanos.min(LONGEST),
+            price,
+            point,
             depth: LONGEST,
+            chunk: u32::try_from(chunk).unwrap_or(u32::MAX),
         };
         // No burst at all would be nothing, ever.
         rate.depth = rate.cost(burst.max(1)).max(1);
@@ -48,16 +64,15 @@ impl Rate {
     }
 
     /// Nanoseconds in which so many tokens come back.
+    #[inline]
     fn cost(self, tokens: u64) -> u64 {
-        let nanos = u128::from(tokens) * u128::from(self.nanos) / u128::from(self.count);
+        let nanos = (u128::from(tokens) * u128::from(self.price)) >> self.point;
         u64::try_from(nanos).unwrap_or(LONGEST).min(LONGEST)
     }
 
     /// Most bytes of one receive, so that a debt is short.
     pub fn chunk(self) -> u32 {
-        let burst = u128::from(self.depth) * u128::from(self.count) / u128::from(self.nanos.max(1));
-        let chunk = u64::try_from(burst).unwrap_or(u64::MAX).max(CHUNK_MIN);
-        u32::try_from(chunk).unwrap_or(u32::MAX)
+        self.chunk
     }
 }
 

@@ -27,10 +27,8 @@ pub struct Limits {
     pub stall: Option<Duration>,
     /// Least bytes, both ways together, in each unit of time.
     pub progress: Option<ByteRate>,
-    /// Bytes of all connections of one source.
-    pub rate: Option<Rate>,
-    /// Bytes of all connections of the listener.
-    pub total: Option<(Rate, Arc<Bucket>)>,
+    /// Set with [`Limits::with_rates`].
+    pub rates: Rates,
     /// Set while the daemon drains, or the listener is removed.
     pub drain: Option<Drain>,
 }
@@ -46,6 +44,25 @@ pub struct Drain {
     pub until: Tick,
 }
 
+/// How fast bytes may go, and the most of one receive that comes of it.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    pub(super) source: Option<Rate>,
+    pub(super) total: Option<(Rate, Arc<Bucket>)>,
+    /// `u32::MAX`: there is no rate.
+    chunk: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Rates {
+            source: None,
+            total: None,
+            chunk: u32::MAX,
+        }
+    }
+}
+
 impl Limits {
     /// Nothing is bounded but what a peer may be owed.
     pub fn unbounded(service: Service, buffer: u32) -> Limits {
@@ -58,10 +75,28 @@ impl Limits {
             lifetime: None,
             stall: None,
             progress: None,
-            rate: None,
-            total: None,
+            rates: Rates::default(),
             drain: None,
         }
+    }
+
+    /// These, and bytes of all connections of one source, and of all of the listener, no faster than so.
+    #[must_use]
+    pub fn with_rates(
+        mut self,
+        source: Option<Rate>,
+        total: Option<(Rate, Arc<Bucket>)>,
+    ) -> Limits {
+        let all = source
+            .into_iter()
+            .chain(total.as_ref().map(|(rate, _)| *rate));
+        let chunk = all.map(Rate::chunk).min().unwrap_or(u32::MAX);
+        self.rates = Rates {
+            source,
+            total,
+            chunk,
+        };
+        self
     }
 
     /// These, and what pressure makes stricter of them.
@@ -82,14 +117,13 @@ impl Limits {
     /// Is every byte to be counted before it is answered?
     #[inline(always)]
     pub(super) fn counts_bytes(&self) -> bool {
-        self.max_bytes != u64::MAX || self.rate.is_some() || self.total.is_some()
+        self.max_bytes != u64::MAX || self.rates.chunk != u32::MAX
     }
 
     /// Most bytes of one receive: at a rate few, so that a pause is short.
+    #[inline(always)]
     pub(super) fn receive(&self) -> u32 {
-        let total = self.total.as_ref().map(|(rate, _)| *rate);
-        let chunks = self.rate.into_iter().chain(total).map(Rate::chunk);
-        chunks.fold(self.buffer, u32::min)
+        self.buffer.min(self.rates.chunk)
     }
 }
 

@@ -35,7 +35,7 @@ use crate::buffer::{Buffer, Memory};
 use crate::driver::Sent;
 use crate::service::{Service, echo};
 use crate::tick::Tick;
-pub use limits::{Drain, Limits};
+pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
 pub use reason::Reason;
 
@@ -174,8 +174,8 @@ impl Connection {
     /// Does the peer keep up? Then a message is answered and forgotten.
     #[inline(always)]
     fn is_easy(&self, limits: &Limits) -> bool {
-        // The room is the whole buffer only while nothing is owed.
-        self.room == limits.buffer && self.answers
+        // There is less room while it is behind or paused.
+        self.room == limits.receive() && self.answers
     }
 
     /// Bytes arrived.

@@ -36,9 +36,9 @@ impl Connection {
     /// Counts bytes against the rates, and pauses where there is a debt.
     pub(super) fn pace(&mut self, bytes: u64, turn: &Turn<'_>) {
         let (now, limits) = (turn.now, turn.limits);
-        let own = limits.rate.zip(turn.source);
+        let own = limits.rates.source.zip(turn.source);
         let own = own.map(|(rate, source)| source.charge(rate, bytes, now));
-        let total = limits.total.as_ref();
+        let total = limits.rates.total.as_ref();
         let total = total.map(|(rate, bucket)| bucket.charge(*rate, bytes, now));
         let Some(until) = own
             .into_iter()

@@ -226,7 +226,9 @@ mod tests {
             per: Duration::from_secs(1),
         };
         let mut peer = peer(Service::Chargen, |limits| {
-            limits.total = Some((rate.into(), Arc::default()));
+            *limits = limits
+                .clone()
+                .with_rates(None, Some((rate.into(), Arc::default())));
             limits.idle = Some(Duration::from_millis(50));
         });
         peer.opens(b"");

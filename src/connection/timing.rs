@@ -321,8 +321,7 @@ mod tests {
         let total = (Rate::from(rate(1000, 1)), Arc::new(Bucket::default()));
         let mut peer = Peer::new(Limits {
             idle: Some(SECOND),
-            total: Some(total),
-            ..limits()
+            ..limits().with_rates(None, Some(total))
         });
         let wants = peer.says(&[7; 600]);
         assert!(matches!(wants[..], [Want::Deadline]), "{wants:?}");
@@ -345,8 +344,7 @@ mod tests {
         let total = (Rate::from(rate(10, 1)), Arc::new(Bucket::default()));
         let mut peer = Peer::new(Limits {
             idle: Some(SECOND),
-            total: Some(total),
-            ..limits()
+            ..limits().with_rates(None, Some(total))
         });
         peer.says(&[7; 101]);
         assert_eq!(

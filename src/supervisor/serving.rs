@@ -471,16 +471,16 @@ impl Served {
     fn limits(&self) -> Limits {
         let config = &self.config;
         let total = config.rate.total_bytes;
+        let total = total.map(|rate| (rate.into(), Arc::clone(&self.total)));
         Limits {
             max_bytes: config.max_bytes.unwrap_or(u64::MAX),
             first_byte: config.timeout.first_byte,
             idle: config.timeout.idle,
             lifetime: config.timeout.lifetime,
             stall: config.timeout.stall,
-            rate: config.rate.bytes.map(Rate::from),
-            total: total.map(|rate| (rate.into(), Arc::clone(&self.total))),
             ..Limits::unbounded(config.service, config.buffer)
         }
+        .with_rates(config.rate.bytes.map(Rate::from), total)
     }
 }
 
