@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use echod::config::Config;
 use peers::{End, end_of};
 use socket2::{Domain, Socket, Type};
 use support::{Daemon, PATIENCE, connect, echo_exact, patterned};
@@ -228,6 +229,44 @@ fn under_pressure_a_source_has_its_share_and_whoever_drips_is_slow() {
     is_served(&connect_from(3, daemon.addr()));
     // They say nothing, which is no progress.
     daemon.wait_line("reason=slow");
+}
+
+/// The most memory that a process has had, in bytes.
+fn most_memory(daemon: &Daemon) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("a process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.expect("a size") * 1024
+}
+
+#[test]
+fn peers_that_never_read_take_no_more_memory_than_check_says() {
+    let text = format!(
+        "workers = 2\nmax_connections = 400\nbuffer_memory = \"32MiB\"\npressure.above = \"off\"\n{LISTENER}timeout.stall = \"off\"\ntcp.user_timeout = \"off\"\n"
+    );
+    let daemon = Daemon::start(&text);
+    let flood = [7; 65_536];
+    let mut streams = Vec::new();
+    // Each writes as much as the kernel and the daemon take of it, until there is no memory for one more.
+    let is_full = |line: &String| line.contains("key=buffer_memory");
+    while !daemon.lines().iter().any(is_full) {
+        let Ok(mut stream) = TcpStream::connect(daemon.addr()) else {
+            break;
+        };
+        let patience = Some(Duration::from_millis(50));
+        stream.set_write_timeout(patience).expect("a timeout");
+        while stream.write_all(&flood).is_ok() {}
+        streams.push(stream);
+        assert!(streams.len() < 400, "memory for all of them");
+    }
+    daemon.wait_line("key=buffer_memory listener=echo value=33554432");
+    let config =
+        Config::parse(&support::completed(&text), std::path::Path::new("x.toml")).expect("valid");
+    let ceiling = echod::config::memory(&config, 2, 400, 0).ours;
+    let peak = most_memory(&daemon);
+    assert!(peak <= ceiling, "{peak} of {ceiling}");
+    assert!(peak >= 16 << 20, "{peak}: the buffers were not used");
 }
 
 #[test]

@@ -3,9 +3,14 @@
 use super::quantity::write_size;
 use super::{Config, Engine};
 use crate::buffer::{TURN_MEMORY, URING_MEMORY};
+use crate::worker::sources::{IDLE_MAX, SOURCE_MEMORY};
 
-/// What one connection takes besides buffers: its state, its timer, its place in two tables.
-pub const CONNECTION_MEMORY: u64 = 400;
+/// What one connection takes besides buffers: its state, its timer, its place in two tables, and the source
+/// that it may be the only one of.
+pub const CONNECTION_MEMORY: u64 = 400 + SOURCE_MEMORY;
+
+/// What the program takes that serves nobody: its code and what it reads of it, the log's queue, stacks.
+pub const PROGRAM_MEMORY: u64 = 24 << 20;
 
 /// The most memory that a configuration allows, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +33,22 @@ pub fn worker_memory(engine: Engine) -> u64 {
 pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
     let connections = u64::from(max_connections);
     Memory {
-        ours: config
-            .buffer_memory
+        ours: PROGRAM_MEMORY
+            .saturating_add(config.buffer_memory)
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
-            .saturating_add(connections * CONNECTION_MEMORY),
+            .saturating_add(connections * CONNECTION_MEMORY)
+            .saturating_add(rated(config) * IDLE_MAX as u64 * SOURCE_MEMORY),
         kernel: connections.saturating_mul(per_socket),
     }
+}
+
+/// Listeners that remember sources without a connection, for their rates.
+fn rated(config: &Config) -> u64 {
+    let rated = config
+        .listeners
+        .iter()
+        .filter(|listener| listener.rate.connections.is_some() || listener.rate.bytes.is_some());
+    rated.count() as u64
 }
 
 /// What the kernel allows one socket: the last words of `net.ipv4.tcp_rmem` and `tcp_wmem`, together.
@@ -51,8 +66,9 @@ pub(super) fn print_memory(
 ) -> String {
     let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
     let mut out = format!(
-        "# memory, at most: {} of our own\n#   = buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B\n",
+        "# memory, at most: {} of our own\n#   = program {} + buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B + {} rated listeners * {IDLE_MAX} sources * {SOURCE_MEMORY}B\n",
         about(figures.ours),
+        write_size(PROGRAM_MEMORY),
         write_size(config.buffer_memory),
         write_size(worker_memory(config.engine)),
         match config.engine {
@@ -60,6 +76,7 @@ pub(super) fn print_memory(
             Engine::IoUring => "engine io_uring",
             Engine::Epoll => "engine epoll",
         },
+        rated(config),
     );
     let kernel = match per_socket {
         Some(each) => format!(
@@ -90,7 +107,7 @@ mod tests {
         assert_eq!(
             memory(&config, 4, 10_000, 10 << 20),
             Memory {
-                ours: (256 << 20) + 4 * (512 << 10) + 10_000 * 400,
+                ours: (24 << 20) + (256 << 20) + 4 * (512 << 10) + 10_000 * 650,
                 kernel: 10_000 * (10 << 20),
             }
         );
@@ -117,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_with_a_rate_remembers_sources() {
+        let ours = |config: &Config| memory(config, 1, 1, 0).ours;
+        let mut config = Config::builtin();
+        let before = ours(&config);
+        let per = std::time::Duration::from_secs(1);
+        config.listeners[0].rate.bytes = Some(crate::config::ByteRate { bytes: 1, per });
+        assert_eq!(ours(&config) - before, 16_384 * 250);
+    }
+
+    #[test]
     fn the_kernels_share_is_the_most_of_both_queues() {
         assert_eq!(
             per_socket("4096\t131072\t6291456\n", "4096\t16384\t4194304\n"),
@@ -131,7 +158,7 @@ mod tests {
         let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
         assert!(text.lines().all(|line| line.starts_with('#')));
         assert!(text.contains("2 workers * 512KiB (engine epoll) +"));
-        assert!(text.contains("100 connections * 400B"));
+        assert!(text.contains("100 connections * 650B"));
         assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
     }
 }

@@ -33,7 +33,7 @@ pub use effect::Effect;
 pub use error::{Error, Refusal};
 pub use keys::keys;
 pub use load::{DEFAULT_PATH, FILE_MAX};
-pub use memory::{CONNECTION_MEMORY, Memory, memory, per_socket, worker_memory};
+pub use memory::{CONNECTION_MEMORY, Memory, PROGRAM_MEMORY, memory, per_socket, worker_memory};
 pub use name::overlap;
 pub(crate) use name::parse_address;
 pub use print::print;
