@@ -24,6 +24,7 @@ mod pacing;
 mod reason;
 mod speaking;
 mod timing;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::tick::Tick;
 pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
 pub use reason::Reason;
+use watch::Watch;
 
 /// How long we read, after our FIN, for the peer's.
 pub const PARTING: Duration = Duration::from_secs(2);
@@ -117,19 +119,12 @@ pub struct Connection {
     received: u64,
     sent: u64,
     opened: Tick,
-    /// The last byte from the peer.
+    /// The last byte from the peer, or the last that it took later than at once.
     heard: Tick,
-    /// While something is owed: when the peer last took some of it.
-    progress: Tick,
-    /// While something is owed: when the kernel is asked next.
-    ask: Tick,
-    /// What it answered last.
-    acked: u64,
+    /// What is watched of a peer that is behind, or under pressure: most are neither, and pay eight bytes.
+    watch: Option<Box<Watch>>,
     /// Open: a byte rate pauses it until then. Ending and Parting: the latest moment.
     until: Tick,
-    /// While there is a least progress: since when it is judged, and the bytes before that.
-    marked: Tick,
-    mark: u64,
     /// Most bytes of a receive; 0: paused.
     room: u32,
     state: State,
@@ -152,12 +147,8 @@ impl Connection {
             sent: 0,
             opened: turn.now,
             heard: turn.now,
-            progress: turn.now,
-            ask: Tick::NEVER,
-            acked: 0,
+            watch: None,
             until: Tick::NEVER,
-            marked: Tick::NEVER,
-            mark: 0,
             room: turn.limits.receive(),
             state: State::Open,
             service: turn.limits.service,
@@ -262,7 +253,7 @@ impl Connection {
             Sent::Broken(errno) => return self.handle_failed(errno),
         };
         if count > 0 {
-            self.progress = turn.now;
+            self.note_progress(turn.now);
         }
         let kept = self.outbox.sent(count, rest, turn.memory);
         self.after_slow(kept, turn);
@@ -275,13 +266,11 @@ impl Connection {
         if kept.is_err() {
             return self.close(Reason::Full, true);
         }
-        let owed = self.outbox.owed();
-        if owed == 0 {
-            self.ask = Tick::NEVER;
-        } else if self.ask == Tick::NEVER {
-            // It falls behind now: from here on its progress is watched.
-            self.progress = turn.now;
-            self.ask = turn.now + ASK;
+        if self.outbox.owed() == 0 {
+            self.catch_up();
+        } else if !self.is_behind() {
+            // From here on its progress is watched.
+            self.fall_behind(turn.now);
             self.todo |= todo::DEADLINE;
         }
         self.settle_room(turn.limits);
@@ -383,6 +372,7 @@ impl Connection {
         self.answers = false;
         self.reason = reason;
         self.outbox.clear();
+        self.watch = None;
         self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
     }
 

@@ -42,41 +42,10 @@ impl Connection {
             }
             State::Open | State::Flushing if now >= self.judged(limits) => self.judge(turn),
             _ if now >= self.asks(limits) => {
-                self.ask = now + ASK;
+                self.ask_at(now + ASK);
                 self.todo |= todo::ASK;
             }
             _ => {}
-        }
-    }
-
-    /// Has it carried the bytes that pressure asks for? A count begins with the pressure and ends with it.
-    fn judge(&mut self, turn: &Turn<'_>) {
-        let carried = self.received + self.sent;
-        let least = turn.limits.progress.filter(|_| self.marked != Tick::NEVER);
-        if least.is_some_and(|least| carried - self.mark < least.bytes) {
-            return match self.state {
-                State::Open => self.end(Reason::Slow, turn.now + ENDING, turn),
-                _ => self.close(Reason::Slow, true),
-            };
-        }
-        self.mark = carried;
-        self.marked = match turn.limits.progress {
-            Some(_) => turn.now,
-            None => Tick::NEVER,
-        };
-    }
-
-    /// The kernel's answer to [`Want::Ask`]: all bytes that the peer has acknowledged.
-    pub fn handle_acked(&mut self, acked: u64, turn: &Turn<'_>) {
-        if acked != self.acked {
-            self.acked = acked;
-            self.progress = turn.now;
-        }
-        if let Some(stall) = turn.limits.stall
-            && self.outbox.owed() > 0
-            && turn.now >= self.progress + stall
-        {
-            self.close(Reason::Stall, true);
         }
     }
 
@@ -113,21 +82,9 @@ impl Connection {
         }
     }
 
-    /// Is the peer owed something that it did not take at once? An answer that is on its way, of which the
-    /// driver has not told yet, is no such thing: it must not keep a deadline from being set.
-    #[inline(always)]
-    pub(super) fn is_behind(&self) -> bool {
-        self.ask != Tick::NEVER
-    }
-
     /// Is its first byte still to come? Nobody waits for one where the service sends without end.
     fn is_unheard(&self) -> bool {
         self.received == 0 && !self.service.is_endless()
-    }
-
-    /// When the kernel is asked whether the peer takes what it is owed.
-    fn asks(&self, limits: &Limits) -> Tick {
-        limits.stall.map_or(Tick::NEVER, |_| self.ask)
     }
 
     /// So long after the beginning.
@@ -142,16 +99,7 @@ impl Connection {
             Tick::NEVER => self.heard,
             until => until,
         };
-        timeout.map_or(Tick::NEVER, |timeout| heard.max(self.progress) + timeout)
-    }
-
-    /// When its progress is judged; at once where a count begins or ends.
-    fn judged(&self, limits: &Limits) -> Tick {
-        match (limits.progress, self.marked) {
-            (None, Tick::NEVER) => Tick::NEVER,
-            (Some(least), marked) if marked != Tick::NEVER => marked + least.per,
-            _ => Tick(0),
-        }
+        timeout.map_or(Tick::NEVER, |timeout| heard.max(self.progress()) + timeout)
     }
 
     /// When our own end of it has taken long enough.

@@ -5,8 +5,11 @@
 //! no more than a new one; of those at most [`IDLE_MAX`] are kept, and the one that has been idle longest goes
 //! first. Hashed with a key that is drawn at each start, so that nobody can choose colliding addresses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::bucket::{Bucket, Rate};
@@ -24,11 +27,39 @@ pub const SOURCE_MEMORY: u64 = 250;
 pub struct Source {
     prefix: IpAddr,
     home: Weak<Sources>,
+    /// Its connections. Changed with the table locked, as is the next.
+    live: AtomicU32,
+    /// Where it stands among the idle; 0: it is none of them.
+    idle: AtomicU64,
     /// New connections.
     arrivals: Bucket,
     /// Bytes of all its connections.
     pub bytes: Bucket,
 }
+
+/// A source in the table, found by its prefix.
+#[derive(Debug)]
+struct Place(Arc<Source>);
+
+impl Borrow<IpAddr> for Place {
+    fn borrow(&self) -> &IpAddr {
+        &self.0.prefix
+    }
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.prefix.hash(state);
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Place) -> bool {
+        self.0.prefix == other.0.prefix
+    }
+}
+
+impl Eq for Place {}
 
 /// Why a peer of a source may not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,19 +79,11 @@ pub struct Sources {
 
 #[derive(Debug, Default)]
 struct Table {
-    places: HashMap<IpAddr, Place>,
+    places: HashSet<Place>,
     /// The sources without a connection, by when their last one ended.
     idle: BTreeMap<u64, IpAddr>,
     /// How often one became idle.
     ended: u64,
-}
-
-#[derive(Debug)]
-struct Place {
-    source: Arc<Source>,
-    live: u32,
-    /// Where it stands among the idle.
-    idle: Option<u64>,
 }
 
 impl Sources {
@@ -90,48 +113,44 @@ impl Sources {
     ) -> Result<Arc<Source>, Denial> {
         let prefix = prefix_of(peer, self.prefix);
         let mut table = self.table();
-        let Table { places, idle, .. } = &mut *table;
-        let place = places.entry(prefix).or_insert_with(|| Place {
-            source: Arc::new(Source {
+        let source = match table.places.get(&prefix) {
+            Some(place) => Arc::clone(&place.0),
+            None => Arc::new(Source {
                 prefix,
                 home: Arc::downgrade(self),
+                live: AtomicU32::new(0),
+                idle: AtomicU64::new(0),
                 arrivals: Bucket::default(),
                 bytes: Bucket::default(),
             }),
-            live: 0,
-            idle: None,
-        });
-        if place.live >= max {
+        };
+        let live = source.live.load(Relaxed);
+        if live >= max {
             return Err(Denial::Connections);
         }
-        if rate.is_some_and(|rate| !place.source.arrivals.take(rate, 0, now)) {
+        if rate.is_some_and(|rate| !source.arrivals.take(rate, 0, now)) {
             return Err(Denial::Rate);
         }
-        place.live += 1;
-        if let Some(number) = place.idle.take() {
-            idle.remove(&number);
-        }
-        Ok(Arc::clone(&place.source))
+        source.live.store(live + 1, Relaxed);
+        table.idle.remove(&source.idle.swap(0, Relaxed));
+        table.places.insert(Place(Arc::clone(&source)));
+        Ok(source)
     }
 
-    fn leave(&self, prefix: IpAddr, now: Tick) {
+    fn leave(&self, source: &Source, now: Tick) {
         let mut table = self.table();
-        let Some(place) = table.places.get_mut(&prefix) else {
-            return;
-        };
-        place.live -= 1;
-        if place.live > 0 {
+        let live = source.live.load(Relaxed) - 1;
+        source.live.store(live, Relaxed);
+        if live > 0 {
             return;
         }
-        if place.source.is_forgettable(now) {
-            table.places.remove(&prefix);
+        if source.is_forgettable(now) {
+            table.places.remove(&source.prefix);
         } else {
             table.ended += 1;
             let number = table.ended;
-            table.idle.insert(number, prefix);
-            if let Some(place) = table.places.get_mut(&prefix) {
-                place.idle = Some(number);
-            }
+            source.idle.store(number, Relaxed);
+            table.idle.insert(number, source.prefix);
         }
         table.forget_idle(now);
     }
@@ -149,7 +168,7 @@ impl Table {
             let says_nothing = self
                 .places
                 .get(&prefix)
-                .is_none_or(|place| place.source.is_forgettable(now));
+                .is_none_or(|place| place.0.is_forgettable(now));
             if !says_nothing && self.idle.len() <= IDLE_MAX {
                 return;
             }
@@ -164,7 +183,7 @@ impl Source {
     pub fn leave(&self, now: Tick) {
         // Its listener may be gone, and nobody counts for it then.
         if let Some(home) = self.home.upgrade() {
-            home.leave(self.prefix, now);
+            home.leave(self, now);
         }
     }
 
@@ -294,9 +313,9 @@ mod tests {
         }
         assert_eq!(known(&sources), (IDLE_MAX + 1, IDLE_MAX));
         let table = sources.table();
-        assert!(table.places.contains_key(&number(0)));
-        assert!(!table.places.contains_key(&number(1)), "the oldest");
-        assert!(table.places.contains_key(&number(2)));
+        assert!(table.places.contains(&number(0)));
+        assert!(!table.places.contains(&number(1)), "the oldest");
+        assert!(table.places.contains(&number(2)));
         drop((table, live));
     }
 
