@@ -270,6 +270,21 @@ fn peers_that_never_read_take_no_more_memory_than_check_says() {
 }
 
 #[test]
+fn who_leaves_its_answers_in_the_kernels_queue_stalls_long_before_the_kernel_minds() {
+    let daemon = Daemon::start(&format!("{LISTENER}timeout.stall = \"1s\"\n"));
+    let honest = connect(daemon.addr());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(2304).expect("a small buffer");
+    socket.connect(&daemon.addr().into()).expect("connect");
+    let mut deaf = TcpStream::from(socket);
+    // The kernel takes the answer to all of this, and the peer none of it.
+    deaf.write_all(&[7; 60_000]).expect("sent");
+    let line = daemon.wait_line("reason=stall");
+    assert!(line.contains("received=60000 sent=60000"), "{line}");
+    is_served(&honest);
+}
+
+#[test]
 fn a_reload_replaces_every_bound_and_keeps_those_who_are_here() {
     let bounds = |count: u32| format!("{LISTENER}max_connections_per_source = {count}\n");
     let daemon = Daemon::start(&bounds(3));

@@ -304,7 +304,7 @@ impl Run {
     fn acknowledge(&mut self, share: u8) {
         self.acked += (self.taken - self.acked) * u64::from(share) / 255;
         let acked = self.acked;
-        self.tell(|connection, turn| connection.handle_acked(acked, turn));
+        self.tell(|connection, turn| connection.handle_acked(acked, acked & 1 == 1, turn));
     }
 
     fn drain(&mut self, idle: Duration, timeout: Duration) {

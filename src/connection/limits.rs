@@ -25,6 +25,9 @@ pub struct Limits {
     pub lifetime: Option<Duration>,
     /// We owe bytes and the peer takes none.
     pub stall: Option<Duration>,
+    /// `tcp.user_timeout`: the kernel ends a connection by itself whose peer takes none of what lies in its
+    /// queue for so long.
+    pub user_timeout: Option<Duration>,
     /// Least bytes, both ways together, in each unit of time.
     pub progress: Option<ByteRate>,
     /// Set with [`Limits::with_rates`].
@@ -74,6 +77,7 @@ impl Limits {
             idle: None,
             lifetime: None,
             stall: None,
+            user_timeout: None,
             progress: None,
             rates: Rates::default(),
             drain: None,
@@ -114,6 +118,16 @@ impl Limits {
         }
     }
 
+    /// Have we to look ourselves whether a peer takes what lies in the kernel's queue? The kernel does not, or
+    /// not as soon as we would.
+    pub(super) fn looks_into_queue(&self) -> bool {
+        match (self.stall, self.user_timeout) {
+            (Some(stall), Some(kernel)) => stall < kernel,
+            (stall, None) => stall.is_some(),
+            (None, _) => false,
+        }
+    }
+
     /// Is every byte to be counted before it is answered?
     #[inline(always)]
     pub(super) fn counts_bytes(&self) -> bool {
@@ -130,6 +144,28 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_queue_is_looked_into_where_the_kernel_would_end_it_later() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (stall, user_timeout, looks) in [
+            (seconds(30), seconds(30), false),
+            (seconds(5), seconds(30), true),
+            (seconds(5), None, true),
+            (None, None, false),
+        ] {
+            let limits = Limits {
+                stall,
+                user_timeout,
+                ..Limits::unbounded(Service::Echo, 1)
+            };
+            assert_eq!(
+                limits.looks_into_queue(),
+                looks,
+                "{stall:?} {user_timeout:?}"
+            );
+        }
+    }
 
     #[test]
     fn pressure_makes_nothing_less_strict() {

@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn a_peer_that_stops_reading_is_owed_one_chunk_and_charged_for_none() {
         let mut peer = peer(Service::Chargen, |limits| {
-            limits.stall = Some(Duration::from_secs(1))
+            limits.stall = Some(Duration::from_secs(1));
+            limits.user_timeout = limits.stall;
         });
         peer.takes = 1000;
         assert!(matches!(peer.opens(b"")[..], [Want::Deadline]));

@@ -129,7 +129,12 @@ impl Peer {
     }
 
     pub(super) fn acked(&mut self, bytes: u64) -> Vec<Want> {
-        self.step(|connection, turn| connection.handle_acked(bytes, turn))
+        self.step(|connection, turn| connection.handle_acked(bytes, true, turn))
+    }
+
+    /// The peer has acknowledged so many bytes, which is all.
+    pub(super) fn took_all(&mut self, bytes: u64) -> Vec<Want> {
+        self.step(|connection, turn| connection.handle_acked(bytes, false, turn))
     }
 
     pub(super) fn deadline(&self) -> Tick {

@@ -41,6 +41,7 @@ impl Connection {
                 self.close(Reason::Drain, true)
             }
             State::Open | State::Flushing if now >= self.judged(limits) => self.judge(turn),
+            State::Open if now >= self.looks(limits) => self.look(turn),
             _ if now >= self.asks(limits) => {
                 self.ask_at(now + ASK);
                 self.todo |= todo::ASK;
@@ -78,6 +79,7 @@ impl Connection {
                 .min(self.until)
                 .min(self.drained(limits))
                 .min(self.judged(limits))
+                .min(self.looks(limits))
                 .min(self.asks(limits)),
         }
     }

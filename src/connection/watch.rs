@@ -1,10 +1,16 @@
 //! What is watched of a peer that is behind, and of everybody under pressure: does it get on?
 //!
 //! A peer that keeps up in peace has no watch. One that is behind is asked of the kernel now and then, since a send to a slow but
-//! living peer may not complete for a minute; under pressure bytes are counted from one judgement to the next.
+//! living peer may not complete for a minute; so is one that may be behind in the kernel's queue alone, where the kernel would bear that for
+//! longer than we do; under pressure bytes are counted from one judgement to the next.
 
-use super::{ASK, Connection, ENDING, Limits, Reason, State, Turn};
+use std::time::Duration;
+
+use super::{ASK, Connection, ENDING, Limits, Reason, State, Turn, todo};
 use crate::tick::Tick;
+
+/// How often the kernel's queue is looked into.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Of one peer.
 #[derive(Debug)]
@@ -15,6 +21,10 @@ pub(super) struct Watch {
     ask: Tick,
     /// What the kernel answered last.
     acked: u64,
+    /// When the kernel's queue is looked into next; never: the kernel sees to that itself.
+    look: Tick,
+    /// All that was sent when the queue was last empty.
+    settled: u64,
     /// Under pressure: since when its bytes are counted, and how many there were before. Never: they are not.
     marked: Tick,
     mark: u64,
@@ -26,9 +36,18 @@ impl Default for Watch {
             progress: Tick(0),
             ask: Tick::NEVER,
             acked: 0,
+            look: Tick::NEVER,
+            settled: 0,
             marked: Tick::NEVER,
             mark: 0,
         }
+    }
+}
+
+impl Watch {
+    /// Is there nothing to watch?
+    fn is_idle(&self) -> bool {
+        self.ask == Tick::NEVER && self.look == Tick::NEVER && self.marked == Tick::NEVER
     }
 }
 
@@ -54,7 +73,7 @@ impl Connection {
             self.heard = self.heard.max(watch.progress);
             watch.ask = Tick::NEVER;
         }
-        self.watch.take_if(|watch| watch.marked == Tick::NEVER);
+        self.watch.take_if(|watch| watch.is_idle());
     }
 
     /// It took some of what it is owed.
@@ -84,18 +103,50 @@ impl Connection {
         }
     }
 
-    /// The kernel's answer to [`Want::Ask`](super::Want::Ask): all bytes that the peer has acknowledged.
-    pub fn handle_acked(&mut self, acked: u64, turn: &Turn<'_>) {
+    /// When the kernel's queue is looked into; at once where that begins or ends.
+    pub(super) fn looks(&self, limits: &Limits) -> Tick {
+        let look = self.watch.as_ref().map_or(Tick::NEVER, |watch| watch.look);
+        match limits.looks_into_queue() {
+            true if look != Tick::NEVER => look,
+            false if look == Tick::NEVER => Tick::NEVER,
+            _ => Tick(0),
+        }
+    }
+
+    /// Looks into the kernel's queue, if anything was sent since it was empty.
+    pub(super) fn look(&mut self, turn: &Turn<'_>) {
+        let (sent, watch) = (self.sent, self.watch.get_or_insert_default());
+        if !turn.limits.looks_into_queue() {
+            watch.look = Tick::NEVER;
+            self.watch.take_if(|watch| watch.is_idle());
+            return;
+        }
+        if watch.look == Tick::NEVER {
+            watch.progress = turn.now;
+        }
+        watch.look = turn.now + LOOK;
+        if sent != watch.settled {
+            self.todo |= todo::ASK;
+        }
+    }
+
+    /// The kernel's answer to [`Want::Ask`](super::Want::Ask): all bytes that the peer has acknowledged, and whether there are others.
+    pub fn handle_acked(&mut self, acked: u64, queued: bool, turn: &Turn<'_>) {
+        let (owed, sent) = (self.outbox.owed(), self.sent);
         let Some(watch) = &mut self.watch else {
             return;
         };
-        if acked != watch.acked {
+        if acked != watch.acked || !queued {
             watch.acked = acked;
             watch.progress = turn.now;
         }
+        if !queued {
+            watch.settled = sent;
+        }
         let since = watch.progress;
+        let is_owed = owed > 0 || queued && watch.look != Tick::NEVER;
         if let Some(stall) = turn.limits.stall
-            && self.outbox.owed() > 0
+            && is_owed
             && turn.now >= since + stall
         {
             self.close(Reason::Stall, true);
@@ -134,7 +185,70 @@ impl Connection {
             watch.marked = turn.now;
         } else {
             watch.marked = Tick::NEVER;
-            self.watch.take_if(|watch| watch.ask == Tick::NEVER);
+            self.watch.take_if(|watch| watch.is_idle());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Peer, limits};
+    use super::*;
+    use crate::connection::Want;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn peer(user_timeout: Option<Duration>) -> Peer {
+        let mut peer = Peer::new(Limits {
+            stall: Some(SECOND),
+            user_timeout,
+            ..limits()
+        });
+        peer.wait(0);
+        peer
+    }
+
+    #[test]
+    fn who_leaves_bytes_in_the_kernels_queue_is_ended_like_one_who_leaves_them_to_us() {
+        let mut peer = peer(None);
+        peer.says(b"abcdef");
+        assert_eq!(peer.connection.owed(), 0, "the kernel has them");
+        for acked in [0, 3] {
+            assert!(matches!(peer.wait(500)[..], [Want::Ask]));
+            assert!(peer.acked(acked).is_empty());
+        }
+        assert!(matches!(peer.wait(500)[..], [Want::Ask]));
+        assert!(peer.acked(3).is_empty());
+        assert!(matches!(peer.wait(500)[..], [Want::Ask]));
+        assert!(matches!(peer.acked(3)[..], [Want::Close { reset: true }]));
+        assert_eq!(peer.connection.reason(), Reason::Stall);
+    }
+
+    #[test]
+    fn a_queue_that_is_empty_is_not_asked_about_until_more_is_sent() {
+        let mut peer = peer(None);
+        assert!(peer.wait(500).is_empty(), "nothing was sent");
+        peer.says(b"abc");
+        assert!(matches!(peer.wait(500)[..], [Want::Ask]));
+        peer.took_all(3);
+        for _ in 0..10 {
+            assert!(peer.wait(500).is_empty());
+        }
+        peer.says(b"d");
+        assert!(matches!(peer.wait(500)[..], [Want::Ask]));
+    }
+
+    #[test]
+    fn where_the_kernel_looks_itself_we_do_not() {
+        let mut peer = peer(Some(SECOND));
+        peer.says(b"abc");
+        assert_eq!(peer.deadline(), Tick::NEVER);
+        // As pressure would have it.
+        peer.limits.stall = Some(SECOND / 2);
+        assert_eq!(peer.deadline(), Tick(0));
+        peer.wait(0);
+        peer.limits.stall = Some(SECOND);
+        peer.wait(0);
+        assert_eq!(peer.deadline(), Tick::NEVER, "and no longer");
     }
 }

@@ -478,6 +478,7 @@ impl Served {
             idle: config.timeout.idle,
             lifetime: config.timeout.lifetime,
             stall: config.timeout.stall,
+            user_timeout: config.tcp.user_timeout,
             ..Limits::unbounded(config.service, config.buffer)
         }
         .with_rates(config.rate.bytes.map(Rate::from), total)

@@ -217,6 +217,8 @@ pub struct TcpInfo {
     pub retrans: u32,
     /// Bytes that the peer has acknowledged.
     pub acked: u64,
+    /// Some that were sent are not acknowledged, or wait to be sent.
+    pub queued: bool,
     /// Most bytes that we put into a segment.
     pub mss: u32,
     /// By how many bits the peer's window is shifted, and ours; `None`: neither is.
@@ -248,6 +250,7 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> Result<TcpInfo> {
         rtt: Duration::from_micros(u64::from(info.tcpi_rtt)),
         retrans: info.tcpi_total_retrans,
         acked: info.tcpi_bytes_acked,
+        queued: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
         mss: info.tcpi_snd_mss,
         window_scale: agreed(OPTION_WSCALE).then(|| window_scale(info.tcpi_snd_rcv_wscale)),
         sack: agreed(OPTION_SACK),

@@ -316,7 +316,9 @@ impl<D: Driver> Worker<D> {
                 Want::Again => self.again.push(token),
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
-                        entry.connection.handle_acked(facts.acked, &turn);
+                        entry
+                            .connection
+                            .handle_acked(facts.acked, facts.queued, &turn);
                     }
                     self.deadlines
                         .set(token.index, entry.connection.deadline(turn.limits));
