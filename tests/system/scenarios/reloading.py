@@ -23,6 +23,8 @@ def reload_of_a_good_file(box):
     box.systemctl("start", "echod.socket")
     with box.load("hold", 20) as held:
         held.told()
+        # Whoever is connected may wait for a service that has yet to read its file.
+        all_served(held.ask(), 20)
         pid = box.main_pid()
         box.edit_config('#max_bytes = "off"', 'max_bytes = "1KiB"')
         box.systemctl("reload", "echod.service")
