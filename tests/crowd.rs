@@ -255,7 +255,8 @@ fn a_place_is_free_when_the_peer_sees_the_daemon_end_its_connection() {
     let come = || served(daemon.addr());
     let mut here: Vec<_> = (0..4).map(|_| come().expect("a free place")).collect();
     let mut ended = Vec::new();
-    for round in 0..100 {
+    // Up to 64 that have not closed their own side are counted for nothing.
+    for round in 0..60 {
         assert!(come().is_none(), "round {round}: a fifth");
         let mut leaving = here.remove(0);
         leaving.write_all(b"!").expect("write");

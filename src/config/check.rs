@@ -27,6 +27,9 @@ const WORKER_DESCRIPTORS: u64 = 4;
 /// Most connections where nobody says how many: what a small host bears.
 pub const AUTO_CONNECTIONS_MAX: u32 = 10_000;
 
+/// Least connections that may have our FIN and not be counted any more.
+const PARTING_MIN: u32 = 64;
+
 /// The user that everybody has, as who the daemon serves if nobody has configured another.
 const NOBODY: &str = "nobody";
 
@@ -40,12 +43,7 @@ pub fn effective_max_connections(
     workers: u16,
     descriptor_limit: u64,
 ) -> Result<u32, Error> {
-    let addresses = config
-        .listeners
-        .iter()
-        .map(|listener| listener.address.len() as u64);
-    let reserve =
-        DESCRIPTOR_RESERVE + u64::from(workers) * WORKER_DESCRIPTORS + addresses.sum::<u64>();
+    let reserve = reserve(config, workers);
     let fits = descriptor_limit.saturating_sub(reserve);
     let wanted = config.max_connections.map(u32::from);
     let refused = |wanted| {
@@ -65,6 +63,33 @@ pub fn effective_max_connections(
                 .map_or(AUTO_CONNECTIONS_MAX, |fits| fits.min(AUTO_CONNECTIONS_MAX)))
         }
     }
+}
+
+/// Most connections that have our FIN and are not counted any more: an eighth of `max_connections`, a few at
+/// least, and as many as the descriptors beside it allow.
+pub fn parting_connections(
+    config: &Config,
+    workers: u16,
+    descriptor_limit: u64,
+    max_connections: u32,
+) -> u32 {
+    let taken = reserve(config, workers) + u64::from(max_connections);
+    let spare = u32::try_from(descriptor_limit.saturating_sub(taken)).unwrap_or(u32::MAX);
+    most_parting(max_connections).min(spare)
+}
+
+/// The same, with descriptors enough.
+pub(super) fn most_parting(max_connections: u32) -> u32 {
+    (max_connections / 8).max(PARTING_MIN)
+}
+
+/// Descriptors that no connection can have.
+fn reserve(config: &Config, workers: u16) -> u64 {
+    let addresses = config
+        .listeners
+        .iter()
+        .map(|listener| listener.address.len() as u64);
+    DESCRIPTOR_RESERVE + u64::from(workers) * WORKER_DESCRIPTORS + addresses.sum::<u64>()
 }
 
 /// How many threads serve: as configured, or one for each CPU that this process may use.

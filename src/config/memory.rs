@@ -1,5 +1,6 @@
 //! The most memory that a configuration allows, with the formula. Pure.
 
+use super::check::most_parting;
 use super::quantity::write_size;
 use super::{Config, Engine};
 use crate::buffer::{TURN_MEMORY, URING_MEMORY};
@@ -11,6 +12,10 @@ pub const CONNECTION_MEMORY: u64 = 400 + SOURCE_MEMORY;
 
 /// What the program takes that serves nobody: its code and what it reads of it, the log's queue, stacks.
 pub const PROGRAM_MEMORY: u64 = 24 << 20;
+
+/// What one prefix of `access` takes: in the configuration, in the tree that is asked, and both once more while a
+/// reload replaces them.
+pub const PREFIX_MEMORY: u64 = 400;
 
 /// The most memory that a configuration allows, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +36,15 @@ pub fn worker_memory(engine: Engine) -> u64 {
 
 /// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
 pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
-    let connections = u64::from(max_connections);
+    // Those that have our FIN take memory as well.
+    let connections = u64::from(max_connections) + u64::from(most_parting(max_connections));
     Memory {
         ours: PROGRAM_MEMORY
             .saturating_add(config.buffer_memory)
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
             .saturating_add(connections * CONNECTION_MEMORY)
-            .saturating_add(rated(config) * IDLE_MAX as u64 * SOURCE_MEMORY),
+            .saturating_add(rated(config) * IDLE_MAX as u64 * SOURCE_MEMORY)
+            .saturating_add(prefixes(config) * PREFIX_MEMORY),
         kernel: connections.saturating_mul(per_socket),
     }
 }
@@ -49,6 +56,13 @@ fn rated(config: &Config) -> u64 {
         .iter()
         .filter(|listener| listener.rate.connections.is_some() || listener.rate.bytes.is_some());
     rated.count() as u64
+}
+
+/// Prefixes of all listeners.
+fn prefixes(config: &Config) -> u64 {
+    let listeners = config.listeners.iter();
+    let all = listeners.map(|listener| listener.access.allow.len() + listener.access.deny.len());
+    all.sum::<usize>() as u64
 }
 
 /// What the kernel allows one socket: the last words of `net.ipv4.tcp_rmem` and `tcp_wmem`, together.
@@ -66,7 +80,7 @@ pub(super) fn print_memory(
 ) -> String {
     let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
     let mut out = format!(
-        "# memory, at most: {} of our own\n#   = program {} + buffer_memory {} + {workers} workers * {} ({}) + {max_connections} connections * {CONNECTION_MEMORY}B + {} rated listeners * {IDLE_MAX} sources * {SOURCE_MEMORY}B\n",
+        "# memory, at most: {} of our own\n#   = program {} + buffer_memory {} + {workers} workers * {} ({}) + ({max_connections} + {} parting) connections * {CONNECTION_MEMORY}B + {} rated listeners * {IDLE_MAX} sources * {SOURCE_MEMORY}B + {} prefixes * {PREFIX_MEMORY}B\n",
         about(figures.ours),
         write_size(PROGRAM_MEMORY),
         write_size(config.buffer_memory),
@@ -76,12 +90,15 @@ pub(super) fn print_memory(
             Engine::IoUring => "engine io_uring",
             Engine::Epoll => "engine epoll",
         },
+        most_parting(max_connections),
         rated(config),
+        prefixes(config),
     );
     let kernel = match per_socket {
         Some(each) => format!(
-            "# and {} of the kernel's\n#   = {max_connections} connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
+            "# and {} of the kernel's\n#   = ({max_connections} + {} parting) connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
             about(figures.kernel),
+            most_parting(max_connections),
             about(each),
         ),
         None => {
@@ -107,8 +124,8 @@ mod tests {
         assert_eq!(
             memory(&config, 4, 10_000, 10 << 20),
             Memory {
-                ours: (24 << 20) + (256 << 20) + 4 * (512 << 10) + 10_000 * 650,
-                kernel: 10_000 * (10 << 20),
+                ours: (24 << 20) + (256 << 20) + 4 * (512 << 10) + 11_250 * 650,
+                kernel: 11_250 * (10 << 20),
             }
         );
     }
@@ -158,7 +175,7 @@ mod tests {
         let text = print_memory(&Config::builtin(), 2, 100, Some(1 << 20));
         assert!(text.lines().all(|line| line.starts_with('#')));
         assert!(text.contains("2 workers * 512KiB (engine epoll) +"));
-        assert!(text.contains("100 connections * 650B"));
+        assert!(text.contains("(100 + 64 parting) connections * 650B"));
         assert!(print_memory(&Config::builtin(), 2, 100, None).contains("cannot be told"));
     }
 }

@@ -27,7 +27,8 @@ mod value;
 
 pub use change::{Change, NeedsRestart, What, changes, tally};
 pub use check::{
-    AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, Host, check, effective_max_connections, worker_count,
+    AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, Host, check, effective_max_connections,
+    parting_connections, worker_count,
 };
 pub use effect::Effect;
 pub use error::{Error, Refusal};

@@ -35,33 +35,44 @@ impl Connection {
 
     /// Counts bytes against the rates, and pauses where there is a debt.
     pub(super) fn pace(&mut self, bytes: u64, turn: &Turn<'_>) {
-        let (now, limits) = (turn.now, turn.limits);
-        let own = limits.rates.source.zip(turn.source);
-        let own = own.map(|(rate, source)| source.charge(rate, bytes, now));
-        let total = limits.rates.total.as_ref();
-        let total = total.map(|(rate, bucket)| bucket.charge(*rate, bytes, now));
-        let Some(until) = own
-            .into_iter()
-            .chain(total)
-            .max()
-            .filter(|until| *until > now)
-        else {
-            return;
-        };
-        if self.state == State::Open {
-            self.until = until;
-            self.todo |= todo::DEADLINE;
-            self.settle_room(limits);
+        if let Some(until) = debt(bytes, turn)
+            && self.state == State::Open
+        {
+            self.pause(until, turn);
         }
+    }
+
+    /// Is not read from until then. What it cannot carry meanwhile is not held against it.
+    fn pause(&mut self, until: Tick, turn: &Turn<'_>) {
+        let from = if self.is_paused() {
+            self.until
+        } else {
+            turn.now
+        };
+        self.forgive(until.since(from));
+        self.until = until;
+        self.todo |= todo::DEADLINE;
+        self.settle_room(turn.limits);
     }
 
     /// The pause of a byte rate is over, unless others of the source have used what came back.
     pub(super) fn resume(&mut self, turn: &Turn<'_>) {
+        if let Some(until) = debt(0, turn) {
+            return self.pause(until, turn);
+        }
         self.until = Tick::NEVER;
-        self.pace(0, turn);
+        // Only from here on can it be heard.
+        self.heard = turn.now;
         self.settle_room(turn.limits);
         if self.service.is_endless() {
             self.todo |= todo::AGAIN;
+        }
+    }
+
+    /// Other limits hold: a rate that is no more, or is higher, pauses nobody as long as the last.
+    pub fn handle_limits(&mut self, turn: &Turn<'_>) {
+        if self.is_paused() {
+            self.resume(turn);
         }
     }
 
@@ -69,4 +80,15 @@ impl Connection {
     pub(super) fn is_paused(&self) -> bool {
         self.state == State::Open && self.until != Tick::NEVER
     }
+}
+
+/// Counts bytes against the rates; when what is owed will be back, if anything is.
+fn debt(bytes: u64, turn: &Turn<'_>) -> Option<Tick> {
+    let (now, rates) = (turn.now, &turn.limits.rates);
+    let own = rates.source.zip(turn.source);
+    let own = own.map(|(rate, source)| source.charge(rate, bytes, now));
+    let total = rates.total.as_ref();
+    let total = total.map(|(rate, bucket)| bucket.charge(*rate, bytes, now));
+    let until = own.into_iter().chain(total).max();
+    until.filter(|until| *until > now)
 }

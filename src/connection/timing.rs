@@ -27,7 +27,7 @@ impl Connection {
             State::Flushing if now >= self.over(limits.lifetime) => {
                 self.close(Reason::Lifetime, true)
             }
-            State::Open if self.is_unheard() && now >= self.over(limits.first_byte) => {
+            State::Open if self.is_unheard() && now >= self.unheard(limits) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
             State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
@@ -59,7 +59,7 @@ impl Connection {
             self.quiet(limits.idle)
         };
         let first = if self.is_unheard() {
-            self.over(limits.first_byte)
+            self.unheard(limits)
         } else {
             Tick::NEVER
         };
@@ -94,14 +94,24 @@ impl Connection {
         timeout.map_or(Tick::NEVER, |timeout| self.opened + timeout)
     }
 
-    /// So long after the last byte in either direction. Of one that a rate pauses it is not known whether it
-    /// is quiet: that begins when the pause ends.
+    /// So long after the last byte in either direction.
     fn quiet(&self, timeout: Option<Duration>) -> Tick {
-        let heard = match self.until {
+        let since = self.listened().max(self.progress());
+        timeout.map_or(Tick::NEVER, |timeout| since + timeout)
+    }
+
+    /// When its first byte has taken too long.
+    fn unheard(&self, limits: &Limits) -> Tick {
+        let timeout = limits.first_byte;
+        timeout.map_or(Tick::NEVER, |timeout| self.listened() + timeout)
+    }
+
+    /// Since when nothing was heard although it was listened to; of one that a rate pauses, from when on.
+    fn listened(&self) -> Tick {
+        match self.until {
             Tick::NEVER => self.heard,
             until => until,
-        };
-        timeout.map_or(Tick::NEVER, |timeout| heard.max(self.progress()) + timeout)
+        }
     }
 
     /// When our own end of it has taken long enough.
@@ -282,8 +292,8 @@ mod tests {
         peer.wait(500);
         assert_eq!(
             (peer.room, peer.deadline()),
-            (256, Tick(1000)),
-            "idle since it was heard"
+            (256, Tick(1500)),
+            "idle since it is listened to again"
         );
         peer.says(b"a");
         assert_eq!(peer.room, 0, "nothing is there yet");

@@ -67,8 +67,12 @@ impl Connection {
         watch.ask = now + ASK;
     }
 
-    /// Nothing is owed any more.
+    /// Nothing is owed any more. It is judged by its silence again, for which no timer may be set.
     pub(super) fn catch_up(&mut self) {
+        if !self.is_behind() {
+            return;
+        }
+        self.todo |= todo::DEADLINE;
         if let Some(watch) = &mut self.watch {
             self.heard = self.heard.max(watch.progress);
             watch.ask = Tick::NEVER;
@@ -166,9 +170,19 @@ impl Connection {
         }
     }
 
+    /// Does not count so long, in which it is not read from.
+    pub(super) fn forgive(&mut self, time: Duration) {
+        if let Some(watch) = &mut self.watch
+            && watch.marked != Tick::NEVER
+        {
+            watch.marked = watch.marked + time;
+        }
+    }
+
     /// Has it carried the bytes that pressure asks for? A count begins with the pressure and ends with it.
     pub(super) fn judge(&mut self, turn: &Turn<'_>) {
         let carried = self.received + self.sent;
+        let paused_until = self.is_paused().then_some(self.until);
         let watch = self.watch.get_or_insert_default();
         let is_slow = turn
             .limits
@@ -182,7 +196,7 @@ impl Connection {
         }
         watch.mark = carried;
         if turn.limits.progress.is_some() {
-            watch.marked = turn.now;
+            watch.marked = paused_until.map_or(turn.now, |until| turn.now.max(until));
         } else {
             watch.marked = Tick::NEVER;
             self.watch.take_if(|watch| watch.is_idle());

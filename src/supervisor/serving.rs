@@ -478,7 +478,8 @@ impl Served {
             idle: config.timeout.idle,
             lifetime: config.timeout.lifetime,
             stall: config.timeout.stall,
-            user_timeout: config.tcp.user_timeout,
+            // Multipath TCP has none.
+            user_timeout: config.tcp.user_timeout.filter(|_| !config.tcp.multipath),
             ..Limits::unbounded(config.service, config.buffer)
         }
         .with_rates(config.rate.bytes.map(Rate::from), total)

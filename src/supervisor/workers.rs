@@ -8,9 +8,10 @@ use std::sync::mpsc;
 use std::thread;
 
 use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::buffer::Memory;
-use crate::config::{Config, worker_count};
+use crate::config::{Config, parting_connections, worker_count};
 use crate::driver::Driver;
 use crate::driver::epoll::EpollDriver;
 use crate::driver::uring::{Disabled, UringDriver};
@@ -80,10 +81,7 @@ impl Workers {
             // Nobody has been shown a status, and nobody asks for one before the start is over.
             stale: AtomicBool::new(true),
         });
-        common
-            .admission
-            .pressure()
-            .adopt(&config.pressure, max_connections);
+        set_bounds(&common, config, max_connections);
         let (started, reports) = mpsc::channel();
         let mut rings = rings.map(Vec::into_iter);
         for index in 0..workers {
@@ -129,13 +127,7 @@ impl Workers {
 
     /// Replaces the bounds that hold for all of them together.
     pub fn set_bounds(&self, config: &Config, max_connections: u32) {
-        let admission = &self.common.admission;
-        admission.all().set_max(max_connections);
-        // Whether it is on now, the workers judge when they adopt the plan.
-        admission
-            .pressure()
-            .adopt(&config.pressure, max_connections);
-        self.common.memory.set_limit(config.buffer_memory);
+        set_bounds(&self.common, config, max_connections);
     }
 
     /// Has them accept nobody and return with their last connections.
@@ -199,4 +191,18 @@ impl Workers {
             let _ = desk.mailbox.put(order());
         }
     }
+}
+
+/// Puts the bounds that hold for all workers together in force. Whether there is pressure now, the workers judge
+/// when they adopt the plan.
+fn set_bounds(common: &Common, config: &Config, max_connections: u32) {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let parting = parting_connections(config, worker_count(config), limit, max_connections);
+    let admission = &common.admission;
+    admission.all().set_max(max_connections);
+    admission.parting().set_max(parting);
+    admission
+        .pressure()
+        .adopt(&config.pressure, max_connections);
+    common.memory.set_limit(config.buffer_memory);
 }

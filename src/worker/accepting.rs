@@ -77,7 +77,8 @@ impl<D: Driver> Worker<D> {
             source,
         };
         if worker == self.index {
-            return self.serve(peer);
+            self.serve(peer);
+            return;
         }
         // The other one may have returned, in a drain: then it is ours after all.
         let desk = &self.shared.desks[worker as usize];
@@ -140,8 +141,11 @@ impl<D: Driver> Worker<D> {
             true => &kind::PRESSURE_BEGAN,
             false => &kind::PRESSURE_ENDED,
         };
-        let live = self.shared.admission.all().live();
-        self.log.say(Event::of(kind).with("connections", live));
+        let admission = &self.shared.admission;
+        if admission.pressure().is_worth_a_line(is_on, self.now) {
+            let live = admission.all().live();
+            self.log.say(Event::of(kind).with("connections", live));
+        }
         for desk in &self.shared.desks {
             // One that has returned has no connections.
             let _ = desk.mailbox.put(Order::Pressure);
@@ -160,11 +164,18 @@ impl<D: Driver> Worker<D> {
         for local in self.listeners.iter_mut().flatten() {
             local.press(pressure);
         }
-        self.asking = Some(0);
+        self.ask_all();
+    }
+
+    /// Serves a peer whom another worker has let in, perhaps before a plan that would not.
+    pub(super) fn serve_placed(&mut self, peer: Peer<D::Stream>) {
+        let place = self.serve(peer);
+        self.reapply_access(place);
     }
 
     /// Opens the connection of a peer that was admitted and counted for this worker.
-    pub(super) fn serve(&mut self, peer: Peer<D::Stream>) {
+    /// Answers its place.
+    pub(super) fn serve(&mut self, peer: Peer<D::Stream>) -> u32 {
         let id = peer.listener.id;
         // One that another worker knows already is met here first with its first peer.
         let pressure = self
@@ -193,6 +204,7 @@ impl<D: Driver> Worker<D> {
             peer: peer.address,
             listener: id,
             source: Some(peer.source),
+            is_parting: false,
         });
         match self.driver.open(token, peer.stream) {
             Ok(()) => {
@@ -207,6 +219,7 @@ impl<D: Driver> Worker<D> {
             }
             Err(errno) => self.step(token, |connection, _| connection.handle_failed(errno)),
         }
+        token.index
     }
 
     /// No peer can be accepted: the listening sockets would stay readable and wake us for ever, so nobody is accepted until a connection of ours ends, or for a second.
@@ -296,6 +309,10 @@ impl<D: Driver> Worker<D> {
         for socket in &plan.sockets {
             self.adopt_socket(socket);
         }
+        // The mark may be another one, and nobody need come or go to pass it.
+        if let Some(is_on) = self.shared.admission.judge() {
+            self.announce_pressure(is_on);
+        }
         self.press();
     }
 
@@ -323,7 +340,7 @@ impl<D: Driver> Worker<D> {
         for local in self.listeners.iter_mut().flatten() {
             local.limits.drain = Some(drain);
         }
-        self.asking = Some(0);
+        self.ask_all();
     }
 }
 

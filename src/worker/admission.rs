@@ -106,13 +106,33 @@ impl Full {
     }
 }
 
+/// When a warning about each of these bounds was last said.
+#[derive(Debug, Default)]
+pub struct Warned([Seldom; Full::COUNT]);
+
+impl Warned {
+    fn refusal(&self, full: Full, value: Option<u64>, now: Tick) -> Refusal {
+        let warning = Warning {
+            key: full.key(),
+            value,
+            remedy: full.remedy(),
+        };
+        Refusal {
+            reason: Reason::Full,
+            warn: self.0[full as usize].due(now).then_some(warning),
+        }
+    }
+}
+
 /// The bounds on all workers together, and how many connections each worker has.
 #[derive(Debug)]
 pub struct Admission {
     all: Bound,
+    /// Connections that have our FIN, for a while, and are counted for nothing else.
+    parting: Bound,
     workers: Box<[Load]>,
     pressure: Pressure,
-    warned: [Seldom; Full::COUNT],
+    warned: Warned,
     warned_of_pause: Seldom,
 }
 
@@ -136,9 +156,10 @@ impl Admission {
         let workers = (0..workers).map(|_| Load::default()).collect();
         Admission {
             all: Bound::new(max),
+            parting: Bound::new(0),
             workers,
             pressure: Pressure::default(),
-            warned: Default::default(),
+            warned: Warned::default(),
             warned_of_pause: Seldom::default(),
         }
     }
@@ -146,6 +167,22 @@ impl Admission {
     /// The bound on all connections.
     pub fn all(&self) -> &Bound {
         &self.all
+    }
+
+    /// The bound on connections that have our FIN.
+    pub fn parting(&self) -> &Bound {
+        &self.parting
+    }
+
+    /// May a connection that gets our FIN now be released before it is gone, so that its peer can come back at
+    /// once? If there are too many such, it counts as before until it is gone.
+    pub fn begin_parting(&self) -> bool {
+        self.parting.take()
+    }
+
+    /// One that was is gone.
+    pub fn end_parting(&self) {
+        self.parting.give_back();
     }
 
     /// Looks whether pressure has begun or ended; whoever is answered tells all workers.
@@ -177,10 +214,12 @@ impl Admission {
             });
         }
         if memory.is_full() {
-            return Err(self.full(Full::Memory, Some(memory.limit()), now));
+            return Err(self.warned.refusal(Full::Memory, Some(memory.limit()), now));
         }
         if !self.all.take() {
-            return Err(self.full(Full::All, Some(self.all.max().into()), now));
+            return Err(self
+                .warned
+                .refusal(Full::All, Some(self.all.max().into()), now));
         }
         let admitted = self.admit_by(gate, rules, peer, own, now);
         if admitted.is_err() {
@@ -199,7 +238,9 @@ impl Admission {
         now: Tick,
     ) -> Result<Admitted, Refusal> {
         if !gate.bound.take() {
-            return Err(self.full(Full::Listener, Some(gate.bound.max().into()), now));
+            return Err(gate
+                .warned
+                .refusal(Full::Listener, Some(gate.bound.max().into()), now));
         }
         let admitted = self.admit_from(gate, rules, peer, own, now);
         if admitted.is_err() {
@@ -223,32 +264,21 @@ impl Admission {
         let source = source.map_err(|denial| match denial {
             Denial::Rate => Refusal {
                 reason: Reason::Rate,
-                ..self.full(Full::Rate, None, now)
+                ..gate.warned.refusal(Full::Rate, None, now)
             },
             Denial::Connections if pressed < rules.max_per_source => {
-                self.full(Full::PressedSource, Some(pressed.into()), now)
+                gate.warned
+                    .refusal(Full::PressedSource, Some(pressed.into()), now)
             }
-            Denial::Connections => self.full(Full::Source, Some(max.into()), now),
+            Denial::Connections => gate.warned.refusal(Full::Source, Some(max.into()), now),
         })?;
         match self.place(own, &gate.workers) {
             Some(worker) => Ok(Admitted { worker, source }),
             None => {
                 source.leave(now);
                 let max = gate.workers.first().map(|bound| bound.max().into());
-                Err(self.full(Full::Worker, max, now))
+                Err(gate.warned.refusal(Full::Worker, max, now))
             }
-        }
-    }
-
-    fn full(&self, full: Full, value: Option<u64>, now: Tick) -> Refusal {
-        let warning = Warning {
-            key: full.key(),
-            value,
-            remedy: full.remedy(),
-        };
-        Refusal {
-            reason: Reason::Full,
-            warn: self.warned[full as usize].due(now).then_some(warning),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::access::Access;
+use super::admission::Warned;
 use super::sources::Sources;
 use crate::bucket::Rate;
 use crate::config::SourcePrefix;
@@ -68,6 +69,8 @@ pub struct Gate {
     pub workers: Arc<[Bound]>,
     /// Those of each source.
     pub sources: Arc<Sources>,
+    /// Which of these bounds somebody was warned of.
+    pub warned: Arc<Warned>,
 }
 
 impl Gate {
@@ -77,6 +80,7 @@ impl Gate {
             bound: Arc::new(Bound::new(u32::MAX)),
             workers: (0..workers).map(|_| Bound::new(u32::MAX)).collect(),
             sources: Sources::new(prefix),
+            warned: Arc::default(),
         }
     }
 

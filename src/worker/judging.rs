@@ -2,11 +2,20 @@
 //! limits hold.
 
 use super::{Worker, find};
+use crate::connection::Connection;
 use crate::driver::Driver;
 use crate::tick::Tick;
 
 /// Most deadlines judged, and connections asked again after a reload, in one turn.
 const JUDGED: u32 = 256;
+
+/// A walk over all places.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asking {
+    next: u32,
+    /// Places that are still to be asked.
+    pub(super) left: u32,
+}
 
 impl<D: Driver> Worker<D> {
     /// Asks the places whose time may have come; those that are judged too early go back.
@@ -37,20 +46,34 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Goes on asking all connections for their deadlines, which have other limits now.
+    /// Has all connections asked for their deadlines, which have other limits now. Whoever is being asked already
+    /// comes round again: a walk that began anew each time might never come to its end.
+    pub(super) fn ask_all(&mut self) {
+        self.asking = Asking {
+            left: self.table.places(),
+            ..self.asking
+        };
+    }
+
+    /// Goes on with that.
     #[cold]
     pub(super) fn ask_again(&mut self) {
-        let Some(from) = self.asking else { return };
-        let to = from.saturating_add(JUDGED).min(self.table.places());
-        for place in from..to {
+        for _ in 0..JUDGED.min(self.asking.left) {
+            let place = self.asking.next % self.table.places().max(1);
+            self.asking = Asking {
+                next: place + 1,
+                left: self.asking.left - 1,
+            };
             self.reapply_access(place);
+            if let Some(token) = self.table.token(place) {
+                self.step(token, Connection::handle_limits);
+            }
             self.ask_place(place);
         }
-        self.asking = (to < self.table.places()).then_some(to);
     }
 
     /// Ends a connection that would not be let in now, where its listener wants that.
-    fn reapply_access(&mut self, place: u32) {
+    pub(super) fn reapply_access(&mut self, place: u32) {
         let Some(token) = self.table.token(place) else {
             return;
         };

@@ -35,6 +35,7 @@ use crate::tick::Tick;
 use accepting::Local;
 use admission::Admission;
 use deadlines::Deadlines;
+use judging::Asking;
 use orders::{Mailbox, Order, Socket};
 use sources::Source;
 use table::{Entry, Table};
@@ -102,8 +103,8 @@ pub struct Worker<D: Driver> {
     slots: Vec<Option<Socket<D::Listening>>>,
     /// Accepting pauses until then.
     paused: Option<Tick>,
-    /// The next place to be asked for its deadline again.
-    asking: Option<u32>,
+    /// The places that are to be asked for their deadlines again.
+    asking: Asking,
     /// Connections that go on with the next turn.
     again: Vec<Token>,
     /// What whoami says of us.
@@ -140,7 +141,7 @@ impl<D: Driver> Worker<D> {
             listeners: Vec::new(),
             slots: Vec::new(),
             paused: None,
-            asking: None,
+            asking: Asking::default(),
             again: Vec::new(),
             about: About::default(),
             draining: false,
@@ -186,7 +187,7 @@ impl<D: Driver> Worker<D> {
             self.go_on();
         }
         self.judge();
-        if self.asking.is_some() {
+        if self.asking.left > 0 {
             self.ask_again();
         }
         if self.paused.is_some_and(|until| until <= self.now) {
@@ -228,7 +229,7 @@ impl<D: Driver> Worker<D> {
     /// When there is something to do though nothing happens.
     #[inline]
     fn wake_at(&self) -> Tick {
-        if self.asking.is_some() || !self.again.is_empty() {
+        if self.asking.left > 0 || !self.again.is_empty() {
             return self.now;
         }
         let paused = self.paused.unwrap_or(Tick::NEVER);
@@ -325,8 +326,12 @@ impl<D: Driver> Worker<D> {
                 }
                 Want::Shutdown => {
                     // Before our FIN can be seen: a peer that comes back at once is not refused.
-                    let source = entry.source.take();
-                    release(source, &self.shared.admission, local, self.index, self.now);
+                    if self.shared.admission.begin_parting() {
+                        entry.is_parting = true;
+                        let source = entry.source.take();
+                        release(source, &self.shared.admission, local, self.index, self.now);
+                        self.changed = true;
+                    }
                     self.driver.shutdown(token);
                 }
                 Want::Close { reset } => {
@@ -377,8 +382,11 @@ impl<D: Driver> Worker<D> {
         let Some(entry) = self.table.get_mut(token) else {
             return;
         };
-        let id = entry.listener as usize;
+        let (id, is_parting) = (entry.listener as usize, entry.is_parting);
         self.table.remove(token);
+        if is_parting {
+            self.shared.admission.end_parting();
+        }
         self.counts.live -= 1;
         self.changed = true;
         self.shared.admission.leave(self.index);
@@ -394,7 +402,7 @@ impl<D: Driver> Worker<D> {
     #[cold]
     fn obey(&mut self, order: Order<D::Listening, D::Stream>) {
         match order {
-            Order::Serve(peer) => self.serve(peer),
+            Order::Serve(peer) => self.serve_placed(peer),
             Order::Ping => {
                 self.own_desk().answered.fetch_add(1, Ordering::Release);
             }

@@ -5,12 +5,17 @@
 //! have more than its share; what it makes of the times is `Limits::under`. Shared by all workers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::gate::Bound;
 use crate::config;
+use crate::tick::Tick;
 
 /// Pressure ends when there are fewer connections than the mark less one in so many of it.
 const RELIEF: u32 = 10;
+
+/// A beginning is told of no more often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The mark, and whether it was passed.
 #[derive(Debug)]
@@ -20,6 +25,9 @@ pub struct Pressure {
     max_per_source: AtomicU32,
     is_on: AtomicBool,
     entered: AtomicU64,
+    /// When its beginning was last told of, and whether that of this time was.
+    said: AtomicU64,
+    is_told: AtomicBool,
 }
 
 impl Default for Pressure {
@@ -29,6 +37,8 @@ impl Default for Pressure {
             max_per_source: AtomicU32::new(u32::MAX),
             is_on: AtomicBool::new(false),
             entered: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+            is_told: AtomicBool::new(false),
         }
     }
 }
@@ -65,23 +75,39 @@ impl Pressure {
     /// Looks at the number of connections: has it begun by this, or ended? Whoever is answered has all workers
     /// told.
     pub fn judge(&self, all: &Bound) -> Option<bool> {
-        let (live, mark) = (all.live(), self.mark.load(Relaxed));
-        let was_on = self.is_on();
-        let is_on = if was_on {
-            live > mark - mark / RELIEF
-        } else {
-            live > mark
-        };
-        if is_on == was_on {
-            return None;
+        let before = self.is_on();
+        // What another worker saw meanwhile may be older than what is so now.
+        loop {
+            let (live, mark) = (all.live(), self.mark.load(Relaxed));
+            let was_on = self.is_on();
+            let is_on = match was_on {
+                true => live > mark - mark / RELIEF,
+                false => live > mark,
+            };
+            if is_on == was_on {
+                return None;
+            }
+            let swapped = self.is_on.compare_exchange(was_on, is_on, Relaxed, Relaxed);
+            if swapped.is_ok() && is_on {
+                self.entered.fetch_add(1, Relaxed);
+            }
+            if swapped.is_ok() && is_on != before {
+                return Some(is_on);
+            }
         }
-        self.is_on
-            .compare_exchange(was_on, is_on, Relaxed, Relaxed)
-            .ok()?;
+    }
+
+    /// Is this worth a line? Pressure that comes and goes is told of every ten seconds, and counted.
+    pub fn is_worth_a_line(&self, is_on: bool, now: Tick) -> bool {
         if is_on {
-            self.entered.fetch_add(1, Relaxed);
+            let due =
+                |said: u64| (said == 0 || now >= Tick(said) + TELL_EVERY).then_some(now.0.max(1));
+            let due = self.said.fetch_update(Relaxed, Relaxed, due).is_ok();
+            self.is_told.store(due, Relaxed);
+            return due;
         }
-        Some(is_on)
+        // Who heard of the beginning hears of the end.
+        self.is_told.swap(false, Relaxed)
     }
 }
 
@@ -120,6 +146,16 @@ mod tests {
         assert_eq!(pressure.judge(&live(82)), None);
         assert_eq!(pressure.judge(&live(81)), Some(false));
         assert_eq!((pressure.is_on(), pressure.entered()), (false, 1));
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_of_now_and_then_and_an_end_only_after_its_beginning() {
+        let pressure = pressure(None);
+        assert!(pressure.is_worth_a_line(true, Tick(1)));
+        assert!(pressure.is_worth_a_line(false, Tick(2)));
+        assert!(!pressure.is_worth_a_line(true, Tick(3)));
+        assert!(!pressure.is_worth_a_line(false, Tick(4)));
+        assert!(pressure.is_worth_a_line(true, Tick(10_001)));
     }
 
     #[test]

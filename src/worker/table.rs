@@ -21,6 +21,8 @@ pub struct Entry {
     pub listener: u16,
     /// The source that it counts for; `None` when its bounds were given back: our FIN is out, or it is closed.
     pub source: Option<Arc<Source>>,
+    /// It counts as one that is parting: our FIN is out.
+    pub is_parting: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             listener: 0,
             source: None,
+            is_parting: false,
         }
     }
 
