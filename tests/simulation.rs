@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use echod::bucket::Rate;
 use echod::buffer::Memory;
-use echod::config::Config;
+use echod::config::{ByteRate, Config};
 use echod::connection::{Limits, Reason};
 use echod::driver::sim::{Ending, Expected, Network, Random, Script, SimDriver, SimPeer, echoed};
 use echod::logging::{Echo, Log, Paths};
@@ -47,6 +48,15 @@ fn log() -> Log {
 fn limits(random: &mut Random, calm: bool, service: Service) -> Limits {
     let sometimes =
         |random: &mut Random, ms| (random.once_in(3) && !calm).then(|| Duration::from_millis(ms));
+    // A rate only makes it slower: in calm as well, all comes back.
+    let rate = |random: &mut Random| {
+        let bytes = 2000 + random.below(100_000);
+        let per = Duration::from_secs(1);
+        random
+            .once_in(4)
+            .then(|| Rate::from(ByteRate { bytes, per }))
+    };
+    let (own, total) = (rate(random), rate(random));
     Limits {
         max_bytes: if random.once_in(4) && !calm {
             2 + random.below(20_000)
@@ -57,8 +67,13 @@ fn limits(random: &mut Random, calm: bool, service: Service) -> Limits {
         idle: sometimes(random, 900),
         lifetime: sometimes(random, 3000),
         stall: sometimes(random, 2000),
+        progress: (random.once_in(6) && !calm).then(|| ByteRate {
+            bytes: 1 + random.below(2000),
+            per: Duration::from_secs(1),
+        }),
         ..Limits::unbounded(service, 64 << random.below(8))
     }
+    .with_rates(own, total.map(|rate| (rate, Arc::default())))
 }
 
 fn script(random: &mut Random) -> Script {
