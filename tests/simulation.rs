@@ -48,13 +48,13 @@ fn log() -> Log {
 fn limits(random: &mut Random, calm: bool, service: Service) -> Limits {
     let sometimes =
         |random: &mut Random, ms| (random.once_in(3) && !calm).then(|| Duration::from_millis(ms));
-    // A rate only makes it slower: in calm as well, all comes back.
+    // A rate only makes it slower: in calm as well, all comes back. Whoever half-closes while characters wait for
+    // one gets none, though, so those have none here.
     let rate = |random: &mut Random| {
         let bytes = 2000 + random.below(100_000);
         let per = Duration::from_secs(1);
-        random
-            .once_in(4)
-            .then(|| Rate::from(ByteRate { bytes, per }))
+        let is_paced = random.once_in(4) && service != Service::Chargen;
+        is_paced.then(|| Rate::from(ByteRate { bytes, per }))
     };
     let (own, total) = (rate(random), rate(random));
     Limits {

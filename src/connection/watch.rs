@@ -140,7 +140,7 @@ impl Connection {
         let Some(watch) = &mut self.watch else {
             return;
         };
-        if acked != watch.acked || !queued {
+        if acked != watch.acked || owed == 0 && !queued {
             watch.acked = acked;
             watch.progress = turn.now;
         }

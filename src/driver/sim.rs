@@ -449,11 +449,12 @@ impl Driver for SimDriver {
     fn facts(&self, token: Token) -> Option<TcpInfo> {
         let net = self.0.borrow();
         let slot = net.slots.iter().find(|slot| slot.token == token)?;
-        let acked = net.peers[slot.peer].echoed;
+        let peer = &net.peers[slot.peer];
         Some(TcpInfo {
             rtt: std::time::Duration::from_millis(1),
             retrans: 0,
-            acked,
+            acked: peer.echoed,
+            queued: !peer.outbound.is_empty(),
             ..TcpInfo::default()
         })
     }
