@@ -13,6 +13,7 @@
 //! | [`lockdown`] | no connection of its own and no further io_uring rings for this process, whoever asks |
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
+//! | [`proxy`] | the header by which a balancer says for whom it speaks *(pure)* |
 //! | [`service`] | what the daemon answers *(pure)* |
 //! | [`driver`] | thin shells around the kernel: epoll, io_uring, and a simulated network for tests |
 //! | [`buffer`] | bytes on their way, and the bound on all of them together |
@@ -58,6 +59,7 @@ pub mod lockdown;
 pub mod logging;
 pub mod metrics;
 pub mod privilege;
+pub mod proxy;
 pub mod service;
 pub mod supervisor;
 mod sys;

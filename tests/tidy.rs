@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "src/connection",
     "src/service",
+    "src/proxy",
     "src/config/validate.rs",
     "src/config/change.rs",
     "src/config/effect.rs",
