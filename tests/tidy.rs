@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "src/supervisor/status.rs",
     "src/worker/deadlines.rs",
     "src/worker/admission.rs",
+    "src/worker/refusal.rs",
     "src/logging/limiter.rs",
     "src/logging/summary.rs",
     "src/logging/format.rs",

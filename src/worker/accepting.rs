@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::admission::{Admitted, Refusal};
+use super::admission::Admitted;
 use super::orders::{Listener, Order, Peer, Plan, Socket};
+use super::refusal::Refusal;
 use super::table::Entry;
 use super::{ACCEPT_PAUSE, Worker, orders};
 use crate::config::Pressure;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::access::Access;
-use super::admission::Warned;
+use super::refusal::Warned;
 use super::sources::Sources;
 use crate::bucket::Rate;
 use crate::config::SourcePrefix;

@@ -15,6 +15,7 @@ mod greeting;
 mod judging;
 pub mod orders;
 pub mod pressure;
+pub mod refusal;
 pub mod sources;
 pub mod table;
 
