@@ -96,6 +96,8 @@ fn each_bound_holds_at_itself_and_not_one_past_it() {
         ("listener.tcp.keepalive.interval", "'32767s'", "'32768s'"),
         ("listener.tcp.keepalive.count", "1", "0"),
         ("listener.tcp.keepalive.count", "127", "128"),
+        ("listener.timeout.handshake", "'1ms'", "'0s'"),
+        ("listener.timeout.handshake", "'3650d'", "'3650d 1ms'"),
         ("listener.timeout.first_byte", "'1ms'", "'0s'"),
         ("listener.timeout.first_byte", "'3650d'", "'3650d 1ms'"),
         ("listener.timeout.idle", "'1ms'", "'0s'"),
@@ -211,6 +213,7 @@ fn beyond() -> impl Strategy<Value = String> {
                 "service = \"{service}\"\nmax_connections_per_source = {count}\nmax_connections_per_worker = {count}\n\
                  source_prefix = {{ ipv4 = {ipv4}, ipv6 = {ipv6} }}\nrefusal = \"{refusal}\"\n\
                  access = {{ allow = [\"{a}.{b}.{c}.0/24\"], deny = [\"{a}.{b}.0.0/16\", \"8000::/{ipv6}\"], reapply = {flag} }}\n\
+                 proxy_protocol = {{ trusted = [\"{a}.{b}.{c}.0/24\", \"8000::/{ipv6}\"] }}\n\
                  rate = {{ connections = {{ rate = \"{count}/{per}\" }}, bytes = \"{bytes}B/{per}\", total_bytes = \"{bytes}/s\" }}\n"
             )
         },

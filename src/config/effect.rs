@@ -98,6 +98,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("listener.tcp.v6only", NextSocket),
         ("listener.tcp.reuse_port", NextSocket),
         ("listener.tcp.multipath", NextSocket),
+        ("listener.timeout.handshake", Now),
         ("listener.timeout.first_byte", Now),
         ("listener.timeout.idle", Now),
         ("listener.timeout.lifetime", Now),
@@ -106,6 +107,8 @@ const EFFECTS: &[(&str, Effect)] = {
         ("listener.access.allow", Now),
         ("listener.access.deny", Now),
         ("listener.access.reapply", Now),
+        // Whether somebody speaks for others is asked once, before anything of them is read.
+        ("listener.proxy_protocol.trusted", NewConnections),
         ("listener.rate.connections", Now),
         ("listener.rate.bytes", Now),
         ("listener.rate.total_bytes", Now),

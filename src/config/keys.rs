@@ -4,7 +4,7 @@
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value};
 
-use super::{rate, schema};
+use super::{proxy, rate, schema};
 
 /// Longest unknown key that is compared: no known one is near to a longer.
 const COMPARED_MAX: usize = 64;
@@ -20,7 +20,7 @@ const INLINE: [&str; 3] = [
 ];
 
 /// Every table: what is written in front of its keys, and its keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 11] {
+fn tables() -> [(&'static str, &'static [&'static str]); 12] {
     [
         ("", fields::<schema::File>()),
         ("log.", fields::<schema::Log>()),
@@ -31,6 +31,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 11] {
         ("listener.tcp.keepalive.", fields::<schema::Keepalive>()),
         ("listener.timeout.", fields::<schema::Timeout>()),
         ("listener.access.", fields::<schema::Access>()),
+        ("listener.proxy_protocol.", fields::<proxy::Written>()),
         ("listener.rate.", fields::<schema::Rate>()),
         ("listener.rate.connections.", fields::<rate::Connections>()),
     ]

@@ -79,6 +79,9 @@ impl Judge<'_> {
         let access = self
             .take(&key("access"), listener.access)
             .and_then(|access| self.access(&key("access."), access));
+        let proxy_protocol = self
+            .take(&key("proxy_protocol"), listener.proxy_protocol)
+            .and_then(|written| self.proxy_protocol(&key("proxy_protocol."), written));
         let rate = self
             .take(&key("rate"), listener.rate)
             .and_then(|rate| self.rate(&key("rate."), rate));
@@ -98,6 +101,7 @@ impl Judge<'_> {
             tcp: tcp?,
             timeout: timeout?,
             access: access?,
+            proxy_protocol: proxy_protocol?,
             rate: rate?,
         };
         if let Some(places) = places {
@@ -207,11 +211,13 @@ impl Judge<'_> {
 
     fn timeout(&mut self, prefix: &str, timeout: schema::Timeout) -> Option<Timeout> {
         let key = |key: &str| format!("{prefix}{key}");
+        let handshake = self.take(&key("handshake"), timeout.handshake);
         let first_byte = self.take(&key("first_byte"), timeout.first_byte);
         let idle = self.take(&key("idle"), timeout.idle);
         let lifetime = self.take(&key("lifetime"), timeout.lifetime);
         let stall = self.take(&key("stall"), timeout.stall);
         Some(Timeout {
+            handshake: handshake?.0.map(|time| time.0),
             first_byte: first_byte?.0.map(|time| time.0),
             idle: idle?.0.map(|time| time.0),
             lifetime: lifetime?.0.map(|time| time.0),
@@ -242,7 +248,7 @@ impl Judge<'_> {
     }
 
     /// A list of prefixes, each with its place.
-    fn prefixes(
+    pub(super) fn prefixes(
         &mut self,
         key: &str,
         prefixes: Setting<Prefixes>,

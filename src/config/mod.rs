@@ -16,6 +16,7 @@ mod memory;
 mod name;
 mod parse;
 mod print;
+mod proxy;
 mod quantity;
 mod rate;
 mod said;
@@ -293,6 +294,8 @@ pub struct Listener {
     pub timeout: Timeout,
     /// Who may come.
     pub access: Access,
+    /// Who speaks for others.
+    pub proxy_protocol: ProxyProtocol,
     /// How fast.
     pub rate: Rate,
 }
@@ -324,6 +327,13 @@ pub struct Access {
     pub deny: Vec<IpNet>,
     /// A reload ends connections that would not be let in now.
     pub reapply: bool,
+}
+
+/// `[listener.proxy_protocol]`: peers with one of these addresses say in a header for whom they speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// None of them is everybody.
+    pub trusted: Vec<IpNet>,
 }
 
 /// `[listener.rate]`: `None` is off.
@@ -412,6 +422,8 @@ pub struct Keepalive {
 /// `[listener.timeout]`: `None` is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeout {
+    /// From accept to the end of what comes before the service.
+    pub handshake: Option<Duration>,
     /// From accept to the first byte.
     pub first_byte: Option<Duration>,
     /// Without a byte from the peer, while nothing is owed.

@@ -179,6 +179,7 @@ pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
         &mut all,
         "timeout",
         [
+            ("handshake", time(timeout.handshake)),
             ("first_byte", time(timeout.first_byte)),
             ("idle", time(timeout.idle)),
             ("lifetime", time(timeout.lifetime)),
@@ -193,6 +194,11 @@ pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
             ("deny", list(&access.deny)),
             ("reapply", access.reapply.to_string()),
         ],
+    );
+    table(
+        &mut all,
+        "proxy_protocol",
+        [("trusted", list(&listener.proxy_protocol.trusted))],
     );
     table(
         &mut all,

@@ -12,6 +12,7 @@ use serde::de::{MapAccess, SeqAccess};
 
 use super::access::Prefixes;
 use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
+use super::proxy::Written as ProxyProtocol;
 use super::quantity::{RECORD_BURST, Size, Time};
 use super::rate::WrittenRate;
 use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list};
@@ -228,6 +229,7 @@ pub(super) struct Listener {
     pub(super) tcp: Setting<Tcp>,
     pub(super) timeout: Setting<Timeout>,
     pub(super) access: Setting<Access>,
+    pub(super) proxy_protocol: Setting<ProxyProtocol>,
     pub(super) rate: Setting<Rate>,
 }
 
@@ -249,6 +251,7 @@ impl Default for Listener {
             tcp: Setting::unset(Tcp::default()),
             timeout: Setting::unset(Timeout::default()),
             access: Setting::unset(Access::default()),
+            proxy_protocol: Setting::unset(ProxyProtocol::default()),
             rate: Setting::unset(Rate::default()),
         }
     }
@@ -339,6 +342,7 @@ impl Default for Keepalive {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct Timeout {
+    pub(super) handshake: Setting<Off<Anytime>>,
     pub(super) first_byte: Setting<Off<Anytime>>,
     pub(super) idle: Setting<Off<Anytime>>,
     pub(super) lifetime: Setting<Off<Anytime>>,
@@ -348,6 +352,7 @@ pub(super) struct Timeout {
 impl Default for Timeout {
     fn default() -> Self {
         Self {
+            handshake: Setting::unset(Off(Some(Time(Duration::from_secs(10))))),
             first_byte: Setting::unset(Off(None)),
             idle: Setting::unset(Off(Some(Time(Duration::from_secs(3600))))),
             lifetime: Setting::unset(Off(None)),
@@ -436,6 +441,7 @@ tables! {
     Tcp: "[listener.tcp] on a line of its own, and its keys below",
     Timeout: "[listener.timeout] on a line of its own, and its keys below",
     Access: "[listener.access] on a line of its own, and its keys below",
+    ProxyProtocol: "[listener.proxy_protocol] on a line of its own, and its keys below",
     Rate: "[listener.rate] on a line of its own, and its keys below",
     Pressure: "[pressure] on a line of its own, and its keys below",
     SourcePrefix: "{ ipv4 = 32, ipv6 = 64 }",

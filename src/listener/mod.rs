@@ -211,6 +211,7 @@ pub(crate) mod testing {
             name: name.to_owned(),
             address: address.iter().map(parse).collect(),
             timeout: Timeout {
+                handshake: None,
                 first_byte: None,
                 idle: None,
                 lifetime: None,
