@@ -170,6 +170,8 @@ fn config(criterion: &mut Criterion) {
 
 fn logging(criterion: &mut Criterion) {
     let record = Record {
+        via: None,
+        detail: None,
         peer: "[2001:db8::7]:50312".parse().expect("an address"),
         listener: "echo".into(),
         reason: Reason::Idle,

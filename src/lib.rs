@@ -28,7 +28,7 @@
 //! main -> supervisor -> listener, privilege, lockdown, control
 //!              | orders
 //!            worker -> driver -> sys -> kernel
-//!              +----> connection -> service
+//!              +----> connection -> proxy, service
 //! ```
 //!
 //! `buffer`, `config`, `logging`, `metrics` and `tick` serve everyone. One byte, there and back:

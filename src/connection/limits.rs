@@ -17,7 +17,9 @@ pub struct Limits {
     pub buffer: u32,
     /// Most bytes, received and sent together; `u64::MAX`: any number.
     pub max_bytes: u64,
-    /// From the beginning to the first byte.
+    /// From the beginning to the end of what comes before the service.
+    pub handshake: Option<Duration>,
+    /// From the beginning, or the end of what comes before the service, to the first byte.
     pub first_byte: Option<Duration>,
     /// Without a byte from the peer, while nothing is owed.
     pub idle: Option<Duration>,
@@ -73,6 +75,7 @@ impl Limits {
             service,
             buffer,
             max_bytes: u64::MAX,
+            handshake: None,
             first_byte: None,
             idle: None,
             lifetime: None,

@@ -21,6 +21,7 @@
 mod limits;
 mod outbox;
 mod pacing;
+mod preface;
 mod reason;
 mod speaking;
 mod timing;
@@ -38,6 +39,7 @@ use crate::service::{Service, echo};
 use crate::tick::Tick;
 pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
+use preface::Preface;
 pub use reason::Reason;
 use watch::Watch;
 
@@ -85,6 +87,8 @@ pub enum Want {
     Deadline,
     /// Be told of the next turn: [`Connection::handle_again`].
     Again,
+    /// A header is there: may the peer that it [brought](Connection::brought) come in? To be answered at once.
+    Identify,
     /// Close, with a reset if asked. Nothing is wanted after it.
     Close {
         /// Throw away what the kernel still holds.
@@ -110,6 +114,7 @@ mod todo {
     pub(super) const CLOSE: u8 = 16;
     pub(super) const RESET: u8 = 32;
     pub(super) const AGAIN: u8 = 64;
+    pub(super) const IDENTIFY: u8 = 128;
 }
 
 /// One peer's connection. It is a small record, so that it could be written down with what it owes.
@@ -136,6 +141,8 @@ pub struct Connection {
     peer_closed: bool,
     reason: Reason,
     todo: u8,
+    /// Only where a header comes first.
+    preface: Option<Box<Preface>>,
 }
 
 impl Connection {
@@ -156,6 +163,7 @@ impl Connection {
             peer_closed: false,
             reason: Reason::Done,
             todo: todo::RECEIVE,
+            preface: None,
         };
         // Its source may have a debt already.
         connection.pace(0, turn);
@@ -185,6 +193,10 @@ impl Connection {
     /// our own end.
     #[cold]
     fn receive_rarely(&mut self, mut input: Buffer, turn: &Turn<'_>) {
+        if self.awaits_header() {
+            self.received -= u64::from(input.len());
+            return self.receive_header(input, turn);
+        }
         if self.state != State::Open {
             return;
         }
@@ -280,6 +292,7 @@ impl Connection {
     pub fn handle_peer_closed(&mut self, turn: &Turn<'_>) {
         match self.state {
             State::Open => {
+                self.cut_header();
                 self.state = State::Flushing;
                 self.answers = false;
                 self.finish_if_flushed(turn);
@@ -408,6 +421,8 @@ impl Connection {
             })
         } else if due(todo::SHUTDOWN) {
             Some(Want::Shutdown)
+        } else if due(todo::IDENTIFY) {
+            Some(Want::Identify)
         } else if due(todo::RECEIVE) {
             Some(Want::Receive(self.room))
         } else if due(todo::ASK) {
@@ -426,7 +441,12 @@ impl Connection {
         self.reason
     }
 
-    /// Bytes received.
+    /// What answers it.
+    pub fn service(&self) -> Service {
+        self.service
+    }
+
+    /// Bytes received, without a header.
     pub fn received(&self) -> u64 {
         self.received
     }

@@ -35,6 +35,10 @@ reasons! {
     Reset = "reset", true;
     /// The peer stopped answering: its host or the path is gone.
     Vanished = "vanished", true;
+    /// What comes before the service was not complete after `timeout.handshake`.
+    Handshake = "handshake", true;
+    /// It has to begin with a PROXY header, and what it sent was none.
+    Proxy = "proxy", true;
     /// It sent nothing for `timeout.first_byte`.
     FirstByte = "first_byte", true;
     /// It sent nothing for `timeout.idle`.

@@ -35,7 +35,8 @@ impl Connection {
     /// The turn has come that was waited for with [`Want::Again`](super::Want::Again).
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
         // One that a rate pauses is told again when the pause ends.
-        if self.state != State::Open || self.outbox.owed() > 0 || self.is_paused() {
+        let is_open = self.state == State::Open && !self.awaits_header();
+        if !is_open || self.outbox.owed() > 0 || self.is_paused() {
             return;
         }
         let left = self.left(turn);

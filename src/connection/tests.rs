@@ -29,6 +29,14 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(limits: Limits) -> Peer {
+        let mut peer = Peer::unchecked(limits);
+        assert!(peer.step(|_, _| {}).is_empty());
+        assert!(peer.room > 0, "it receives from the beginning");
+        peer
+    }
+
+    /// One that may be paused from the beginning, and has been asked for nothing.
+    pub(super) fn unchecked(limits: Limits) -> Peer {
         let memory = Memory::new(1 << 20);
         let turn = Turn {
             now: Tick(0),
@@ -37,7 +45,7 @@ impl Peer {
             source: None,
         };
         let connection = Connection::new(&turn);
-        let mut peer = Peer {
+        Peer {
             connection,
             limits,
             memory,
@@ -47,10 +55,12 @@ impl Peer {
             is_late: false,
             waiting: None,
             room: 0,
-        };
-        assert!(peer.step(|_, _| {}).is_empty());
-        assert!(peer.room > 0, "it receives from the beginning");
-        peer
+        }
+    }
+
+    /// Tells the connection something that has no name of its own here.
+    pub(super) fn tells(&mut self, event: impl FnOnce(&mut Connection, &Turn<'_>)) -> Vec<Want> {
+        self.step(event)
     }
 
     /// Tells the connection something and does what it wants; answers what is neither send nor receive.

@@ -27,6 +27,9 @@ impl Connection {
             State::Flushing if now >= self.over(limits.lifetime) => {
                 self.close(Reason::Lifetime, true)
             }
+            State::Open if self.awaits_header() && now >= self.over(limits.handshake) => {
+                self.end(Reason::Handshake, now + ENDING, turn);
+            }
             State::Open if self.is_unheard() && now >= self.unheard(limits) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
@@ -58,7 +61,9 @@ impl Connection {
         } else {
             self.quiet(limits.idle)
         };
-        let first = if self.is_unheard() {
+        let first = if self.awaits_header() {
+            self.over(limits.handshake)
+        } else if self.is_unheard() {
             self.unheard(limits)
         } else {
             Tick::NEVER
@@ -86,7 +91,7 @@ impl Connection {
 
     /// Is its first byte still to come? Nobody waits for one where the service sends without end.
     fn is_unheard(&self) -> bool {
-        self.received == 0 && !self.service.is_endless()
+        self.received == 0 && !self.service.is_endless() && !self.awaits_header()
     }
 
     /// So long after the beginning.
@@ -102,8 +107,9 @@ impl Connection {
 
     /// When its first byte has taken too long.
     fn unheard(&self, limits: &Limits) -> Tick {
+        let since = self.listened().max(self.served_since());
         let timeout = limits.first_byte;
-        timeout.map_or(Tick::NEVER, |timeout| self.listened() + timeout)
+        timeout.map_or(Tick::NEVER, |timeout| since + timeout)
     }
 
     /// Since when nothing was heard although it was listened to; of one that a rate pauses, from when on.

@@ -226,6 +226,7 @@ impl Log {
     }
 
     /// Queues a message, or gives it back.
+    #[allow(clippy::result_large_err, reason = "it is what the queue gives back")]
     fn offer(&self, message: Message) -> Result<(), Message> {
         self.queue
             .try_send(message)

@@ -18,10 +18,14 @@ use crate::connection::Reason;
 pub struct Record {
     /// Who it was, in canonical form.
     pub peer: SocketAddr,
+    /// The balancer that says so, if one does.
+    pub via: Option<SocketAddr>,
     /// The listener that it came in by.
     pub listener: Arc<str>,
     /// Why it ended.
     pub reason: Reason,
+    /// What was wrong, in words, where the reason leaves that open.
+    pub detail: Option<&'static str>,
     /// Bytes taken from the peer.
     pub received: u64,
     /// Bytes given to the kernel for the peer.
@@ -54,10 +58,17 @@ impl Record {
             true => &kind::CONNECTION_EMPTY,
             false => &kind::CONNECTION_ENDED,
         };
-        let event = Event::of(kind)
-            .with("peer", peer(self.peer, form))
+        let mut event = Event::of(kind).with("peer", peer(self.peer, form));
+        if let Some(via) = self.via {
+            event = event.with("via", peer(via, form));
+        }
+        event = event
             .with("listener", &self.listener)
-            .with("reason", self.reason)
+            .with("reason", self.reason);
+        if let Some(detail) = self.detail {
+            event = event.with("detail", detail);
+        }
+        event = event
             .with("received", self.received)
             .with("sent", self.sent)
             .with("duration", thousandths(self.duration.as_millis(), "s"));
@@ -116,8 +127,10 @@ mod tests {
     fn record() -> Record {
         Record {
             peer: "[2001:db8::7]:50312".parse().expect("an address"),
+            via: None,
             listener: "echo".into(),
             reason: Reason::Idle,
+            detail: None,
             received: 512,
             sent: 512,
             duration: Duration::from_micros(1_204_900),
@@ -131,6 +144,21 @@ mod tests {
             line(&record().event(PeerForm::Full, true)),
             "connection ended peer=[2001:db8::7]:50312 listener=echo reason=idle received=512 sent=512 \
              duration=1.204s"
+        );
+    }
+
+    #[test]
+    fn whoever_came_by_a_balancer_or_sent_nonsense_has_a_field_more() {
+        let record = Record {
+            via: "10.0.0.1:4321".parse().ok(),
+            reason: Reason::Proxy,
+            detail: Some("not a PROXY header"),
+            ..record()
+        };
+        assert_eq!(
+            line(&record.event(PeerForm::Full, true)),
+            "connection ended peer=[2001:db8::7]:50312 via=10.0.0.1:4321 listener=echo reason=proxy \
+             detail=\"not a PROXY header\" received=512 sent=512 duration=1.204s"
         );
     }
 

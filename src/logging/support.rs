@@ -44,6 +44,8 @@ pub(super) fn all(reader: PipeReader) -> Vec<String> {
 
 pub(super) fn record(number: u16, reason: Reason, received: u64) -> Record {
     Record {
+        via: None,
+        detail: None,
         peer: ([192, 0, 2, 7], number).into(),
         listener: "echo".into(),
         reason,

@@ -26,6 +26,8 @@ struct Line<'a> {
     listener: &'a str,
     /// None: the kernel does not say.
     tcp: Option<Tcp<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<Proxy>,
     #[serde(skip_serializing_if = "str::is_empty")]
     instance: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -36,6 +38,12 @@ struct Line<'a> {
 struct Address {
     address: IpAddr,
     port: u16,
+}
+
+/// Who brought the peer's address; then what is said of TCP is of the path from there.
+#[derive(Debug, Serialize)]
+struct Proxy {
+    via: SocketAddr,
 }
 
 /// What the handshake agreed on, and how the path looks from here.
@@ -61,6 +69,7 @@ struct WindowScale {
 /// The line, with its LF.
 pub fn line(
     peer: SocketAddr,
+    via: Option<SocketAddr>,
     listener: &str,
     facts: Option<TcpInfo>,
     congestion: Option<&str>,
@@ -83,6 +92,7 @@ pub fn line(
         },
         listener,
         tcp,
+        proxy: via.map(|via| Proxy { via }),
         instance: &about.instance,
         contact: &about.contact,
     };
@@ -113,6 +123,7 @@ mod tests {
         assert_eq!(
             line(
                 peer(),
+                None,
                 "whoami",
                 Some(facts),
                 Some("cubic"),
@@ -132,9 +143,19 @@ mod tests {
         };
         let peer = "[2001:db8::7]:1".parse().expect("an address");
         assert_eq!(
-            line(peer, "w", None, None, &about),
+            line(peer, None, "w", None, None, &about),
             "{\"peer\":{\"address\":\"2001:db8::7\",\"port\":1},\"listener\":\"w\",\"tcp\":null,\
              \"instance\":\"far end 3, Zürich\",\"contact\":\"noc@example.net\"}\n"
+        );
+    }
+
+    #[test]
+    fn who_comes_by_a_balancer_is_told_which() {
+        let via = "10.0.0.1:4321".parse().ok();
+        assert_eq!(
+            line(peer(), via, "w", None, None, &About::default()),
+            "{\"peer\":{\"address\":\"192.0.2.1\",\"port\":50312},\"listener\":\"w\",\"tcp\":null,\
+             \"proxy\":{\"via\":\"10.0.0.1:4321\"}}\n"
         );
     }
 }

@@ -459,8 +459,10 @@ impl Served {
 
     fn rules(&self) -> Rules {
         let config = &self.config;
+        let trusted = &config.proxy_protocol.trusted;
         Rules {
             access: Access::new(&config.access),
+            balancers: (!trusted.is_empty()).then(|| Access::only(trusted)),
             reapply: config.access.reapply,
             max_per_source: most(config.max_connections_per_source),
             arrivals: config.rate.connections.map(Rate::from),
@@ -474,6 +476,7 @@ impl Served {
         let total = total.map(|rate| (rate.into(), Arc::clone(&self.total)));
         Limits {
             max_bytes: config.max_bytes.unwrap_or(u64::MAX),
+            handshake: config.timeout.handshake,
             first_byte: config.timeout.first_byte,
             idle: config.timeout.idle,
             lifetime: config.timeout.lifetime,

@@ -64,7 +64,11 @@ impl<D: Driver> Worker<D> {
             return self.driver.refuse(stream, None);
         };
         let listener = Arc::clone(&local.shared);
-        let Admitted { worker, source } = match self.admit(&listener, peer) {
+        let Admitted {
+            worker,
+            source,
+            is_balancer,
+        } = match self.admit(&listener, peer) {
             Ok(admitted) => admitted,
             Err(refusal) => return self.turn_away(stream, peer, &listener, refusal),
         };
@@ -76,6 +80,7 @@ impl<D: Driver> Worker<D> {
             address: peer,
             listener,
             source,
+            is_balancer,
         };
         if worker == self.index {
             self.serve(peer);
@@ -115,18 +120,14 @@ impl<D: Driver> Worker<D> {
         self.counts.refused[refusal.reason as usize] += 1;
         self.changed = true;
         if let Some(warning) = refusal.warn {
-            let mut event = Event::of(&kind::BOUND_REACHED)
-                .with("key", warning.key)
-                .with("listener", &listener.name);
-            if let Some(value) = warning.value {
-                event = event.with("value", value);
-            }
-            self.log.say(event.with("remedy", warning.remedy));
+            self.log.say(warning.event(&listener.name));
         }
         let record = Record {
             peer,
+            via: None,
             listener: Arc::clone(&listener.name),
             reason: refusal.reason,
+            detail: None,
             received: 0,
             sent: 0,
             duration: Duration::ZERO,
@@ -193,16 +194,20 @@ impl<D: Driver> Worker<D> {
             memory: &self.shared.memory,
             source: Some(&peer.source.bytes),
         };
-        let connection = Connection::new(&turn);
+        let mut connection = Connection::new(&turn);
+        if peer.is_balancer {
+            connection.expect_header(&turn);
+        } else {
+            self.recorder
+                .started(self.now, peer.address, &local.shared.name);
+        }
         local.live += 1;
         self.counts.live += 1;
         self.changed = true;
-        self.recorder
-            .started(self.now, peer.address, &local.shared.name);
-        let speaks_first = local.limits.service.speaks_first();
+        let speaks_first = local.limits.service.speaks_first() && !peer.is_balancer;
         let token = self.table.insert(Entry {
             connection,
-            peer: peer.address,
+            socket: peer.address,
             listener: id,
             source: Some(peer.source),
             is_parting: false,

@@ -36,6 +36,15 @@ impl Access {
         access
     }
 
+    /// These and nobody else.
+    pub fn only(prefixes: &[IpNet]) -> Access {
+        Access::new(&config::Access {
+            allow: prefixes.to_vec(),
+            deny: Vec::new(),
+            reapply: false,
+        })
+    }
+
     /// May a peer of this canonical address come?
     pub fn allows(&self, peer: IpAddr) -> bool {
         let decided = match peer {

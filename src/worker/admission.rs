@@ -47,6 +47,8 @@ pub struct Admitted {
     pub worker: u16,
     /// Its source.
     pub source: Arc<Source>,
+    /// It has to say for whom it speaks, see [`Admission::identify`].
+    pub is_balancer: bool,
 }
 
 impl Admission {
@@ -98,6 +100,7 @@ impl Admission {
     ///
     /// # Errors
     /// The first bound that is reached: access, the memory, the daemon's, the listener's, its source's, its workers'.
+    /// Of a balancer neither access nor its source is asked: these are for those for whom it speaks.
     pub fn admit(
         &self,
         (gate, rules): (&Gate, &Rules),
@@ -106,7 +109,7 @@ impl Admission {
         own: u16,
         now: Tick,
     ) -> Result<Admitted, Refusal> {
-        if !rules.access.allows(peer) {
+        if !rules.is_balancer(peer) && !rules.access.allows(peer) {
             return Err(Refusal {
                 reason: Reason::Denied,
                 warn: None,
@@ -157,10 +160,56 @@ impl Admission {
         own: u16,
         now: Tick,
     ) -> Result<Admitted, Refusal> {
+        let is_balancer = rules.is_balancer(peer);
+        let source = match is_balancer {
+            true => Source::alone(peer),
+            false => self.enter(gate, rules, peer, now)?,
+        };
+        match self.place(own, &gate.workers) {
+            Some(worker) => Ok(Admitted {
+                worker,
+                source,
+                is_balancer,
+            }),
+            None => {
+                source.leave(now);
+                let max = gate.workers.first().map(|bound| bound.max().into());
+                Err(gate.warned.refusal(Full::Worker, max, now))
+            }
+        }
+    }
+
+    /// Counts a peer that a balancer speaks for, and that was let in as the balancer's, for its source.
+    ///
+    /// # Errors
+    /// What refuses it: access, or a bound of its source.
+    pub fn identify(
+        &self,
+        (gate, rules): (&Gate, &Rules),
+        peer: IpAddr,
+        now: Tick,
+    ) -> Result<Arc<Source>, Refusal> {
+        if !rules.access.allows(peer) {
+            return Err(Refusal {
+                reason: Reason::Denied,
+                warn: None,
+            });
+        }
+        self.enter(gate, rules, peer, now)
+    }
+
+    /// By the bounds of its source.
+    fn enter(
+        &self,
+        gate: &Gate,
+        rules: &Rules,
+        peer: IpAddr,
+        now: Tick,
+    ) -> Result<Arc<Source>, Refusal> {
         let pressed = self.pressure.max_per_source();
         let max = rules.max_per_source.min(pressed);
         let source = gate.sources.enter(peer, max, rules.arrivals, now);
-        let source = source.map_err(|denial| match denial {
+        source.map_err(|denial| match denial {
             Denial::Rate => Refusal {
                 reason: Reason::Rate,
                 ..gate.warned.refusal(Full::Rate, None, now)
@@ -170,15 +219,7 @@ impl Admission {
                     .refusal(Full::PressedSource, Some(pressed.into()), now)
             }
             Denial::Connections => gate.warned.refusal(Full::Source, Some(max.into()), now),
-        })?;
-        match self.place(own, &gate.workers) {
-            Some(worker) => Ok(Admitted { worker, source }),
-            None => {
-                source.leave(now);
-                let max = gate.workers.first().map(|bound| bound.max().into());
-                Err(gate.warned.refusal(Full::Worker, max, now))
-            }
-        }
+        })
     }
 
     /// Is it time to warn that accepting pauses?

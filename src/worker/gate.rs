@@ -1,5 +1,6 @@
 //! What a listener asks of a peer that wants to come in: its bounds, with the counts, and its rules.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -103,6 +104,8 @@ impl Gate {
 pub struct Rules {
     /// By its address.
     pub access: Access,
+    /// Who speaks for others, if anybody does.
+    pub balancers: Option<Access>,
     /// A reload ends connections that it would not let in.
     pub reapply: bool,
     /// Most connections of one source.
@@ -114,10 +117,17 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Does a peer with this address speak for others?
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        let balancers = self.balancers.as_ref();
+        balancers.is_some_and(|balancers| balancers.allows(peer))
+    }
+
     /// Everybody may come.
     pub fn open() -> Rules {
         Rules {
             access: Access::default(),
+            balancers: None,
             reapply: false,
             max_per_source: u32::MAX,
             arrivals: None,

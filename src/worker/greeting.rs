@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::Worker;
+use super::{Worker, find};
 use crate::connection::Connection;
 use crate::driver::{Driver, Token};
 use crate::service::{Service, daytime, time, whoami};
@@ -13,13 +13,18 @@ impl<D: Driver> Worker<D> {
     /// Tells a connection that has just been opened the first words of its service.
     #[cold]
     pub(super) fn greet(&mut self, token: Token) {
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
+        let words = self.words(token);
+        self.step(token, |connection, turn| {
+            connection.handle_opened(&words, turn)
+        });
+    }
+
+    /// The first words of its service.
+    pub(super) fn words(&mut self, token: Token) -> Vec<u8> {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
+            return Vec::new();
         };
-        let Some(Some(local)) = self.listeners.get(entry.listener as usize) else {
-            return;
-        };
-        let words = match local.limits.service {
+        match entry.connection.service() {
             Service::Echo | Service::Discard | Service::Chargen => Vec::new(),
             Service::Daytime => daytime::line(Timestamp::now()).into_bytes(),
             Service::Time => time::bytes(Timestamp::now()).to_vec(),
@@ -27,12 +32,11 @@ impl<D: Driver> Worker<D> {
                 let facts = self.driver.facts(token);
                 let congestion = self.driver.congestion(token);
                 let (name, about) = (&local.shared.name, &self.about);
-                whoami::line(entry.peer, name, facts, congestion.as_deref(), about).into_bytes()
+                let (peer, via) = (entry.peer(), entry.via());
+                let line = whoami::line(peer, via, name, facts, congestion.as_deref(), about);
+                line.into_bytes()
             }
-        };
-        self.step(token, |connection, turn| {
-            connection.handle_opened(&words, turn)
-        });
+        }
     }
 
     /// Goes on with the connections that asked for it; what they ask for now has the next turn.

@@ -81,7 +81,9 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let rules = &local.shared.rules;
-        if rules.reapply && !rules.access.allows(entry.peer.ip()) {
+        // A balancer's own address was not asked about when it came.
+        let is_denied = !entry.connection.is_balancer() && !rules.access.allows(entry.peer().ip());
+        if rules.reapply && is_denied {
             self.step(token, |connection, _| connection.handle_denied());
         }
     }

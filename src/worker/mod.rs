@@ -12,6 +12,7 @@ pub mod admission;
 pub mod deadlines;
 pub mod gate;
 mod greeting;
+mod identifying;
 mod judging;
 pub mod orders;
 pub mod pressure;
@@ -316,6 +317,7 @@ impl<D: Driver> Worker<D> {
                     .deadlines
                     .set(token.index, entry.connection.deadline(turn.limits)),
                 Want::Again => self.again.push(token),
+                Want::Identify => return self.identify(token),
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
                         entry
@@ -358,9 +360,11 @@ impl<D: Driver> Worker<D> {
             None
         };
         let record = Record {
-            peer: entry.peer,
+            peer: entry.peer(),
+            via: entry.via(),
             listener: Arc::clone(&local.shared.name),
             reason: connection.reason(),
+            detail: connection.detail(),
             received: connection.received(),
             sent: connection.sent(),
             duration,

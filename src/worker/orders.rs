@@ -47,6 +47,8 @@ pub struct Peer<S> {
     pub listener: Arc<Listener>,
     /// The source that it was counted for.
     pub source: Arc<Source>,
+    /// It begins with the header of a balancer.
+    pub is_balancer: bool,
 }
 
 /// Everything that the workers serve. A reload is a new plan, adopted whole.

@@ -1,9 +1,11 @@
 //! Why a peer is refused, and what is said of it: to the peer, in its record, and once in a while in a warning. Pure.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::connection::Reason;
+use crate::logging::{Event, kind};
 use crate::tick::Tick;
 
 /// A warning about the same thing is not said again for so long.
@@ -34,6 +36,19 @@ pub struct Warning {
     pub value: Option<u64>,
     /// What can be done.
     pub remedy: &'static str,
+}
+
+impl Warning {
+    /// What the log says of it.
+    pub fn event(&self, listener: &Arc<str>) -> Event {
+        let mut event = Event::of(&kind::BOUND_REACHED)
+            .with("key", self.key)
+            .with("listener", listener);
+        if let Some(value) = self.value {
+            event = event.with("value", value);
+        }
+        event.with("remedy", self.remedy)
+    }
 }
 
 /// When a warning was last said.

@@ -179,6 +179,18 @@ impl Table {
 }
 
 impl Source {
+    /// One that nobody else is of: whoever brings no address is counted for none.
+    pub fn alone(peer: IpAddr) -> Arc<Source> {
+        Arc::new(Source {
+            prefix: peer,
+            home: Weak::new(),
+            live: AtomicU32::new(0),
+            idle: AtomicU64::new(0),
+            arrivals: Bucket::default(),
+            bytes: Bucket::default(),
+        })
+    }
+
     /// Counts one of its connections no longer.
     pub fn leave(&self, now: Tick) {
         // Its listener may be gone, and nobody counts for it then.

@@ -15,14 +15,26 @@ use crate::driver::Token;
 pub struct Entry {
     /// The peer's life.
     pub connection: Connection,
-    /// Who it is.
-    pub peer: SocketAddr,
+    /// Whose socket it is: the peer's own, or a balancer's.
+    pub socket: SocketAddr,
     /// The id of the listener that it came in by.
     pub listener: u16,
     /// The source that it counts for; `None` when its bounds were given back: our FIN is out, or it is closed.
     pub source: Option<Arc<Source>>,
     /// It counts as one that is parting: our FIN is out.
     pub is_parting: bool,
+}
+
+impl Entry {
+    /// Who it is: the peer that the balancer speaks for, if it says so.
+    pub fn peer(&self) -> SocketAddr {
+        self.connection.brought().unwrap_or(self.socket)
+    }
+
+    /// The balancer that says so.
+    pub fn via(&self) -> Option<SocketAddr> {
+        self.connection.brought().map(|_| self.socket)
+    }
 }
 
 #[derive(Debug)]
@@ -125,7 +137,7 @@ mod tests {
         };
         Entry {
             connection: Connection::new(&turn),
-            peer: ([127, 0, 0, 1], 1).into(),
+            socket: ([127, 0, 0, 1], 1).into(),
             listener: 0,
             source: None,
             is_parting: false,

@@ -1,0 +1,49 @@
+//! The part of a worker that learns for whom a balancer speaks, and asks whether they may come in.
+//!
+//! The balancer was let in by its own address, as one connection of the daemon, the listener and the worker. Whom it brings is asked the
+//! rest: access, and the bounds of their source. Who brings no address is the balancer's own, and counts for no source.
+
+use super::refusal::Refusal;
+use super::{Worker, find};
+use crate::driver::{Driver, Token};
+
+impl<D: Driver> Worker<D> {
+    /// Answers what a connection asks when its header is there.
+    #[cold]
+    pub(super) fn identify(&mut self, token: Token) {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
+            return;
+        };
+        if let Some(peer) = entry.connection.brought() {
+            let door = (&local.shared.gate, &local.shared.rules);
+            match self.shared.admission.identify(door, peer.ip(), self.now) {
+                // The one before was nobody's, and is forgotten.
+                Ok(source) => entry.source = Some(source),
+                Err(refusal) => return self.turn_out(token, refusal),
+            }
+        }
+        let peer = entry.peer();
+        self.recorder.started(self.now, peer, &local.shared.name);
+        let speaks_first = entry.connection.service().speaks_first();
+        let words = speaks_first.then(|| self.words(token));
+        self.step(token, |connection, turn| {
+            connection.handle_identified(words.as_deref(), turn)
+        });
+    }
+
+    /// Ends a connection whose peer may not come in.
+    #[cold]
+    fn turn_out(&mut self, token: Token, refusal: Refusal) {
+        let Some((_, local)) = find(&mut self.table, &self.listeners, token) else {
+            return;
+        };
+        if let Some(warning) = refusal.warn {
+            self.log.say(warning.event(&local.shared.name));
+        }
+        let line = local.shared.rules.says_why.then(|| refusal.line());
+        let words = line.as_ref().map(|line| line.as_bytes());
+        self.step(token, |connection, turn| {
+            connection.handle_refused(refusal.reason, words, turn)
+        });
+    }
+}
