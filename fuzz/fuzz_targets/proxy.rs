@@ -73,7 +73,10 @@ fn converse(bytes: &[u8], seed: u8, all: Parsed, memory: &Arc<Memory>) {
                     took.extend_from_slice(buffer.bytes());
                     connection.handle_sent(Sent::All(buffer.len()), &turn);
                 }
-                Want::Identify => connection.handle_identified(None, &turn),
+                Want::Identify => {
+                    connection.handle_identified(&turn);
+                    connection.handle_rest(&turn);
+                }
                 _ => {}
             }
         }

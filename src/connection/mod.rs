@@ -130,8 +130,6 @@ pub struct Connection {
     watch: Option<Box<Watch>>,
     /// Open: a byte rate pauses it until then. Ending and Parting: the latest moment.
     until: Tick,
-    /// Most bytes of a receive; 0: paused.
-    room: u32,
     state: State,
     /// What it is served by, whatever a reload makes of its listener.
     service: Service,
@@ -149,14 +147,13 @@ impl Connection {
     /// A connection that has just been accepted.
     pub fn new(turn: &Turn<'_>) -> Connection {
         let mut connection = Connection {
-            outbox: Outbox::default(),
+            outbox: Outbox::with_room(turn.limits.receive()),
             received: 0,
             sent: 0,
             opened: turn.now,
             heard: turn.now,
             watch: None,
             until: Tick::NEVER,
-            room: turn.limits.receive(),
             state: State::Open,
             service: turn.limits.service,
             answers: turn.limits.service.answers(),
@@ -174,7 +171,7 @@ impl Connection {
     #[inline(always)]
     fn is_easy(&self, limits: &Limits) -> bool {
         // There is less room while it is behind or paused.
-        self.room == limits.receive() && self.answers
+        self.outbox.room == limits.receive() && self.answers
     }
 
     /// Bytes arrived.
@@ -424,7 +421,7 @@ impl Connection {
         } else if due(todo::IDENTIFY) {
             Some(Want::Identify)
         } else if due(todo::RECEIVE) {
-            Some(Want::Receive(self.room))
+            Some(Want::Receive(self.outbox.room))
         } else if due(todo::ASK) {
             Some(Want::Ask)
         } else if due(todo::DEADLINE) {

@@ -23,9 +23,19 @@ pub struct Outbox {
     #[allow(clippy::box_collection)]
     behind: Option<Box<VecDeque<Buffer>>>,
     owed: u32,
+    /// Most bytes of a receive, which is less while something is owed; 0: paused. It is here because there is a place of its size.
+    pub(super) room: u32,
 }
 
 impl Outbox {
+    /// Nothing is owed, and so much may be received at a time.
+    pub fn with_room(room: u32) -> Outbox {
+        Outbox {
+            room,
+            ..Outbox::default()
+        }
+    }
+
     /// Bytes that the peer has yet to take, in flight or waiting.
     #[inline]
     pub fn owed(&self) -> u32 {

@@ -16,7 +16,7 @@ impl Connection {
         // there.
         let (owed, high) = (self.outbox.owed(), limits.buffer);
         let is_paused = self.is_paused() && !self.service.is_endless();
-        let is_over = owed > high / LOW_WATER && (self.room == 0 || owed >= high);
+        let is_over = owed > high / LOW_WATER && (self.outbox.room == 0 || owed >= high);
         self.set_room(if is_paused || self.answers && is_over {
             0
         } else if self.answers {
@@ -27,8 +27,8 @@ impl Connection {
     }
 
     pub(super) fn set_room(&mut self, room: u32) {
-        if self.room != room {
-            self.room = room;
+        if self.outbox.room != room {
+            self.outbox.room = room;
             self.todo |= todo::RECEIVE;
         }
     }

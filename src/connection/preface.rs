@@ -104,21 +104,24 @@ impl Connection {
         self.preface.as_ref().and_then(|preface| preface.brought)
     }
 
-    /// Its peer is who it says and may come in. The first words of its service are said before what came behind the header is answered.
-    pub fn handle_identified(&mut self, words: Option<&[u8]>, turn: &Turn<'_>) {
+    /// Its peer is who it says and may come in. Then come the first words of its service, and then what came behind the header:
+    /// [`Connection::handle_rest`].
+    pub fn handle_identified(&mut self, turn: &Turn<'_>) {
         let Some(preface) = self.preface.as_mut().filter(|_| self.state == State::Open) else {
             return;
         };
         preface.stage = Stage::Served(turn.now);
-        let rest = preface.rest.take();
         self.answers = self.service.answers();
         self.heard = turn.now;
         self.todo |= todo::DEADLINE;
         // Its source may have a debt already.
         self.pace(0, turn);
-        if let Some(words) = words {
-            self.handle_opened(words, turn);
-        }
+    }
+
+    /// What came behind the header in the same receive has its turn.
+    pub fn handle_rest(&mut self, turn: &Turn<'_>) {
+        let rest = self.preface.as_mut();
+        let rest = rest.and_then(|preface| preface.rest.take());
         if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
             self.handle_received(rest, turn);
         }
@@ -190,7 +193,11 @@ mod tests {
     }
 
     fn lets_in(peer: &mut Peer, words: Option<&[u8]>) -> Vec<Want> {
-        peer.tells(|connection, turn| connection.handle_identified(words, turn))
+        peer.tells(Connection::handle_identified);
+        if let Some(words) = words {
+            peer.opens(words);
+        }
+        peer.tells(Connection::handle_rest)
     }
 
     fn is_identify(wants: &[Want]) -> bool {

@@ -10,21 +10,13 @@ use crate::driver::{Driver, Token};
 use crate::service::{Service, daytime, time, whoami};
 
 impl<D: Driver> Worker<D> {
-    /// Tells a connection that has just been opened the first words of its service.
+    /// Tells a connection that has just been opened, or identified, the first words of its service.
     #[cold]
     pub(super) fn greet(&mut self, token: Token) {
-        let words = self.words(token);
-        self.step(token, |connection, turn| {
-            connection.handle_opened(&words, turn)
-        });
-    }
-
-    /// The first words of its service.
-    pub(super) fn words(&mut self, token: Token) -> Vec<u8> {
         let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
-            return Vec::new();
+            return;
         };
-        match entry.connection.service() {
+        let words = match entry.connection.service() {
             Service::Echo | Service::Discard | Service::Chargen => Vec::new(),
             Service::Daytime => daytime::line(Timestamp::now()).into_bytes(),
             Service::Time => time::bytes(Timestamp::now()).to_vec(),
@@ -36,7 +28,10 @@ impl<D: Driver> Worker<D> {
                 let line = whoami::line(peer, via, name, facts, congestion.as_deref(), about);
                 line.into_bytes()
             }
-        }
+        };
+        self.step(token, |connection, turn| {
+            connection.handle_opened(&words, turn)
+        });
     }
 
     /// Goes on with the connections that asked for it; what they ask for now has the next turn.

@@ -5,6 +5,7 @@
 
 use super::refusal::Refusal;
 use super::{Worker, find};
+use crate::connection::{Connection, Turn};
 use crate::driver::{Driver, Token};
 
 impl<D: Driver> Worker<D> {
@@ -25,10 +26,11 @@ impl<D: Driver> Worker<D> {
         let peer = entry.peer();
         self.recorder.started(self.now, peer, &local.shared.name);
         let speaks_first = entry.connection.service().speaks_first();
-        let words = speaks_first.then(|| self.words(token));
-        self.step(token, |connection, turn| {
-            connection.handle_identified(words.as_deref(), turn)
-        });
+        self.tell(token, Connection::handle_identified);
+        if speaks_first {
+            self.greet(token);
+        }
+        self.tell(token, Connection::handle_rest);
     }
 
     /// Ends a connection whose peer may not come in.
@@ -42,8 +44,22 @@ impl<D: Driver> Worker<D> {
         }
         let line = local.shared.rules.says_why.then(|| refusal.line());
         let words = line.as_ref().map(|line| line.as_bytes());
-        self.step(token, |connection, turn| {
+        self.tell(token, |connection, turn| {
             connection.handle_refused(refusal.reason, words, turn)
         });
+    }
+
+    /// Tells a connection what became of its question; whoever asked for it does what it then wants.
+    fn tell(&mut self, token: Token, event: impl FnOnce(&mut Connection, &Turn<'_>)) {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
+            return;
+        };
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+            source: entry.source.as_ref().map(|source| &source.bytes),
+        };
+        event(&mut entry.connection, &turn);
     }
 }

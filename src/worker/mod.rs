@@ -293,10 +293,17 @@ impl<D: Driver> Worker<D> {
     /// Does what a connection wants, until it wants nothing.
     #[cold]
     fn fulfil(&mut self, token: Token) {
+        while self.fulfil_but_identify(token) {
+            self.identify(token);
+        }
+    }
+
+    /// The same, until it wants to know whether its peer may come in: then `true`.
+    fn fulfil_but_identify(&mut self, token: Token) -> bool {
         // Of what it wants, some may have to wait for what was sent before.
         self.driver.hurry();
         let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
-            return;
+            return false;
         };
         while let Some(want) = entry.connection.poll_want() {
             let turn = Turn {
@@ -317,7 +324,7 @@ impl<D: Driver> Worker<D> {
                     .deadlines
                     .set(token.index, entry.connection.deadline(turn.limits)),
                 Want::Again => self.again.push(token),
-                Want::Identify => return self.identify(token),
+                Want::Identify => return true,
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
                         entry
@@ -340,10 +347,12 @@ impl<D: Driver> Worker<D> {
                 Want::Close { reset } => {
                     let source = entry.source.take();
                     release(source, &self.shared.admission, local, self.index, self.now);
-                    return self.close(token, reset);
+                    self.close(token, reset);
+                    return false;
                 }
             }
         }
+        false
     }
 
     /// Ends a connection: its record, then the close.
