@@ -13,6 +13,7 @@
 //! | [`lockdown`] | no connection of its own and no further io_uring rings for this process, whoever asks |
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
+//! | [`tls`] | ciphertext on one side, plaintext on the other |
 //! | [`service`] | what the daemon answers *(pure)* |
 //! | [`driver`] | thin shells around the kernel: epoll, io_uring, and a simulated network for tests |
 //! | [`buffer`] | bytes on their way, and the bound on all of them together |
@@ -27,7 +28,7 @@
 //! main -> supervisor -> listener, privilege, lockdown, control
 //!              | orders
 //!            worker -> driver -> sys -> kernel
-//!              +----> connection -> service
+//!              +----> connection -> tls::session, service
 //! ```
 //!
 //! `buffer`, `config`, `logging`, `metrics` and `tick` serve everyone. One byte, there and back:
@@ -62,4 +63,5 @@ pub mod service;
 pub mod supervisor;
 mod sys;
 pub mod tick;
+pub mod tls;
 pub mod worker;

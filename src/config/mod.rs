@@ -22,6 +22,7 @@ mod said;
 mod schema;
 mod shipped;
 mod text;
+mod tls;
 mod validate;
 mod value;
 
@@ -40,6 +41,8 @@ pub use print::print;
 pub use said::{Objection, Said};
 pub use schema::BACKLOG;
 pub(crate) use text::escape;
+pub(crate) use tls::suite_name;
+pub use tls::{Client, Expired, Pair, Tls, TlsVersion};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -286,6 +289,8 @@ pub struct Listener {
     pub source_prefix: SourcePrefix,
     /// What a peer hears that is refused.
     pub refusal: RefusalForm,
+    /// Its peers speak TLS; `None`: they do not.
+    pub tls: Option<Tls>,
     /// Options of its sockets.
     pub tcp: Tcp,
     /// How long things may take.
@@ -411,6 +416,8 @@ pub struct Keepalive {
 /// `[listener.timeout]`: `None` is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeout {
+    /// From accept to the end of the handshake.
+    pub handshake: Option<Duration>,
     /// From accept to the first byte.
     pub first_byte: Option<Duration>,
     /// Without a byte from the peer, while nothing is owed.

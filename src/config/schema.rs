@@ -14,6 +14,7 @@ use super::access::Prefixes;
 use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
 use super::quantity::{RECORD_BURST, Size, Time};
 use super::rate::WrittenRate;
+use super::tls;
 use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list};
 use super::{
     ByteRate, Engine, Facility, Level, PeerForm, RecordRate, Records, RefusalForm, Service, Share,
@@ -225,6 +226,7 @@ pub(super) struct Listener {
     pub(super) max_bytes: Setting<Off<Size<MAX_BYTES_MIN, MAX_BYTES_MAX>>>,
     pub(super) source_prefix: Setting<SourcePrefix>,
     pub(super) refusal: Setting<RefusalForm>,
+    pub(super) tls: Setting<Off<tls::Written>>,
     pub(super) tcp: Setting<Tcp>,
     pub(super) timeout: Setting<Timeout>,
     pub(super) access: Setting<Access>,
@@ -246,6 +248,7 @@ impl Default for Listener {
             max_bytes: Setting::unset(Off(None)),
             source_prefix: Setting::unset(SourcePrefix::default()),
             refusal: Setting::unset(RefusalForm::Reset),
+            tls: Setting::unset(Off(None)),
             tcp: Setting::unset(Tcp::default()),
             timeout: Setting::unset(Timeout::default()),
             access: Setting::unset(Access::default()),
@@ -339,6 +342,7 @@ impl Default for Keepalive {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct Timeout {
+    pub(super) handshake: Setting<Off<Anytime>>,
     pub(super) first_byte: Setting<Off<Anytime>>,
     pub(super) idle: Setting<Off<Anytime>>,
     pub(super) lifetime: Setting<Off<Anytime>>,
@@ -348,6 +352,7 @@ pub(super) struct Timeout {
 impl Default for Timeout {
     fn default() -> Self {
         Self {
+            handshake: Setting::unset(Off(Some(Time(Duration::from_secs(10))))),
             first_byte: Setting::unset(Off(None)),
             idle: Setting::unset(Off(Some(Time(Duration::from_secs(3600))))),
             lifetime: Setting::unset(Off(None)),

@@ -35,6 +35,10 @@ reasons! {
     Reset = "reset", true;
     /// The peer stopped answering: its host or the path is gone.
     Vanished = "vanished", true;
+    /// Its handshake was not done within `timeout.handshake`.
+    Handshake = "handshake", true;
+    /// The peer's TLS failed, or the peer left in the handshake; the record says why.
+    Tls = "tls", true;
     /// It sent nothing for `timeout.first_byte`.
     FirstByte = "first_byte", true;
     /// It sent nothing for `timeout.idle`.

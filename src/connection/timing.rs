@@ -27,6 +27,9 @@ impl Connection {
             State::Flushing if now >= self.over(limits.lifetime) => {
                 self.close(Reason::Lifetime, true)
             }
+            State::Open if now >= self.shaken(limits) => {
+                self.end(Reason::Handshake, now + ENDING, turn)
+            }
             State::Open if self.is_unheard() && now >= self.over(limits.first_byte) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
@@ -104,6 +107,7 @@ impl Connection {
                 .min(self.asks(limits)),
             State::Open => self
                 .over(limits.lifetime)
+                .min(self.shaken(limits))
                 .min(first)
                 .min(idle)
                 .min(self.until)
@@ -118,6 +122,15 @@ impl Connection {
     #[inline(always)]
     pub(super) fn is_behind(&self) -> bool {
         self.ask != Tick::NEVER
+    }
+
+    /// When the handshake has to be done, while there is one.
+    fn shaken(&self, limits: &Limits) -> Tick {
+        if self.is_handshaking() {
+            self.over(limits.handshake)
+        } else {
+            Tick::NEVER
+        }
     }
 
     /// Is its first byte still to come? Nobody waits for one where the service sends without end.

@@ -20,6 +20,7 @@ use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::service::whoami::About;
+use crate::tls::{Identities, Identity};
 use crate::worker::access::Access;
 use crate::worker::gate::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
@@ -46,6 +47,7 @@ struct Served {
     id: u16,
     config: config::Listener,
     gate: Gate,
+    tls: Option<Arc<Identity>>,
     /// What is left of its `rate.total_bytes`.
     total: Arc<Bucket>,
     own: Vec<Held>,
@@ -69,6 +71,7 @@ pub struct Serving {
     listeners: Vec<Served>,
     unclaimed: Vec<usize>,
     notes: Vec<Note>,
+    identities: Identities,
     next: u16,
 }
 
@@ -109,12 +112,16 @@ impl Serving {
         }
     }
 
-    /// What `config` would have served, with this as the present state. Changes nothing of it but the
+    /// What `config` would have served, with these identities and this as the present state. Changes nothing of it but the
     /// options and the queues' lengths of sockets that stay, which a refusal puts back.
     ///
     /// # Errors
     /// The first socket that cannot be had, or does not take its options.
-    pub fn prepare(&self, config: &Config) -> Result<Prepared, listener::Error> {
+    pub fn prepare(
+        &self,
+        config: &Config,
+        identities: Identities,
+    ) -> Result<Prepared, listener::Error> {
         let names: Vec<_> = self
             .handed
             .iter()
@@ -126,6 +133,7 @@ impl Serving {
             listeners: Vec::new(),
             unclaimed: assignment.unclaimed,
             notes: assignment.notes,
+            identities,
             next: self.next,
         };
         let mut events = Vec::new();
@@ -157,6 +165,7 @@ impl Serving {
             next.listeners.push(Served {
                 id,
                 config: listener.clone(),
+                tls: next.identities.of(&listener.name).cloned(),
                 total: present.map_or_else(Arc::default, |served| Arc::clone(&served.total)),
                 gate,
                 own,
@@ -312,6 +321,18 @@ impl Serving {
             };
             events.push(Event::of(kind).detail(note));
         }
+        // At each load: whoever has to renew a certificate may not have heard of it the last time.
+        for note in self.identities.notes() {
+            let kind = match note.is_warning {
+                true => &kind::CERTIFICATE_EXPIRES,
+                false => &kind::CREDENTIAL_KEPT,
+            };
+            events.push(
+                Event::of(kind)
+                    .with("listener", &note.listener)
+                    .detail(note),
+            );
+        }
     }
 
     /// The plan for the workers, with the bounds of the configuration in force.
@@ -360,6 +381,17 @@ impl Serving {
     /// What the socket units decide otherwise than the configuration.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// What is worst about the certificates.
+    pub fn certificate(&self) -> Option<String> {
+        let mut notes = self.identities.notes().iter();
+        notes.find(|note| note.is_warning).map(ToString::to_string)
+    }
+
+    /// What the listeners show their peers.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// Were the sockets of the listener of this name handed to us?
@@ -474,6 +506,8 @@ impl Served {
         let total = total.map(|rate| (rate.into(), Arc::clone(&self.total)));
         Limits {
             max_bytes: config.max_bytes.unwrap_or(u64::MAX),
+            tls: self.tls.clone(),
+            handshake: config.timeout.handshake,
             first_byte: config.timeout.first_byte,
             idle: config.timeout.idle,
             lifetime: config.timeout.lifetime,

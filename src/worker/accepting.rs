@@ -129,6 +129,7 @@ impl<D: Driver> Worker<D> {
             sent: 0,
             duration: Duration::ZERO,
             tcp: None,
+            tls: None,
         };
         self.recorder.ended(self.now, &record);
     }
@@ -187,7 +188,8 @@ impl<D: Driver> Worker<D> {
         self.changed = true;
         self.recorder
             .started(self.now, peer.address, &local.shared.name);
-        let speaks_first = local.limits.service.speaks_first();
+        // With TLS it says so when the handshake is done.
+        let speaks_first = local.limits.service.speaks_first() && local.limits.tls.is_none();
         let token = self.table.insert(Entry {
             connection,
             peer: peer.address,

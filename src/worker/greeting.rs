@@ -8,6 +8,7 @@ use super::Worker;
 use crate::connection::Connection;
 use crate::driver::{Driver, Token};
 use crate::service::{Service, daytime, time, whoami};
+use crate::tls::Session;
 
 impl<D: Driver> Worker<D> {
     /// Tells a connection that has just been opened the first words of its service.
@@ -27,7 +28,9 @@ impl<D: Driver> Worker<D> {
                 let facts = self.driver.facts(token);
                 let congestion = self.driver.congestion(token);
                 let (name, about) = (&local.shared.name, &self.about);
-                whoami::line(entry.peer, name, facts, congestion.as_deref(), about).into_bytes()
+                let tls = entry.connection.session().map(Session::facts);
+                let tcp = (facts, congestion.as_deref());
+                whoami::line(entry.peer, name, tcp, tls.as_ref(), about).into_bytes()
             }
         };
         self.step(token, |connection, turn| {

@@ -314,6 +314,8 @@ impl<D: Driver> Worker<D> {
                     .deadlines
                     .set(token.index, entry.connection.deadline(turn.limits)),
                 Want::Again => self.again.push(token),
+                // What else it wants is done with the words.
+                Want::Greet => return self.greet(token),
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
                         entry.connection.handle_acked(facts.acked, &turn);
@@ -360,6 +362,9 @@ impl<D: Driver> Worker<D> {
                 rtt: facts.rtt,
                 retrans: facts.retrans,
             }),
+            tls: connection
+                .session()
+                .map(|session| Box::new(session.facts())),
         };
         self.counts.ended[record.reason as usize] += 1;
         self.changed = true;
