@@ -385,6 +385,7 @@ impl Run {
                     assert!(!self.again, "it waits for one turn at a time");
                     self.again = true;
                 }
+                Want::Greet => unreachable!("no listener here speaks TLS"),
                 Want::Close { reset } => self.close(reset),
             }
         }

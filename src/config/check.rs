@@ -116,12 +116,16 @@ impl Host {
     }
 }
 
+/// Looks at the certificates that a configuration names: what is worth knowing, or why it is refused.
+pub type Identities<'a> = &'a dyn Fn(&Config) -> Result<Vec<String>, String>;
+
 /// Checks the configuration at `path` (or the default one) on `host`; findings go to `out`, refusals
 /// to `err`. Returns whether the daemon would start.
 pub fn check(
     path: Option<&Path>,
     with_print: bool,
     host: &Host,
+    identities: Identities<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<bool> {
@@ -134,7 +138,11 @@ pub fn check(
     };
     let workers = workers_on(&config, host.cpus);
     let connections = effective_max_connections(&config, workers, host.descriptor_limit);
-    let findings = findings(&config, host);
+    let mut findings = findings(&config, host);
+    match identities(&config) {
+        Ok(notes) => findings.extend(notes.into_iter().map(Finding::Note)),
+        Err(refusal) => findings.push(Finding::Refused(refusal)),
+    }
     if with_print {
         write!(out, "{}", print(&config))?;
         if let Ok(connections) = &connections {
@@ -144,7 +152,9 @@ pub fn check(
     }
     // After the configuration everything is a comment, so that the output is a file as well.
     let mark = if with_print { "# " } else { "" };
-    let missing = findings.iter().any(|f| matches!(f, Finding::Missing(_)));
+    let missing = findings
+        .iter()
+        .any(|f| matches!(f, Finding::Missing(_) | Finding::Refused(_)));
     let starts = connections.is_ok() && !missing;
     if starts {
         writeln!(out, "{mark}{}: valid", origin(&config))?;
@@ -160,6 +170,7 @@ pub fn check(
         match finding {
             Finding::Note(note) => writeln!(out, "{mark}{note}")?,
             Finding::Missing(refusal) => writeln!(err, "{}", refusal.render())?,
+            Finding::Refused(line) => writeln!(err, "echod: {line}")?,
         }
     }
     if let Err(error) = &connections {
@@ -182,6 +193,8 @@ enum Finding {
     Note(String),
     /// The daemon would not start.
     Missing(Error),
+    /// Nor would it, for something that no line of the file can be blamed for.
+    Refused(String),
 }
 
 fn findings(config: &Config, host: &Host) -> Vec<Finding> {
@@ -311,7 +324,15 @@ mod tests {
         let path = directory.path().join("echod.toml");
         fs::write(&path, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ok = check(Some(&path), with_print, host, &mut out, &mut err).unwrap();
+        let ok = check(
+            Some(&path),
+            with_print,
+            host,
+            &|_| Ok(Vec::new()),
+            &mut out,
+            &mut err,
+        )
+        .unwrap();
         (
             ok,
             String::from_utf8(out).unwrap(),
@@ -419,6 +440,7 @@ mod tests {
             let said = |finding| match finding {
                 Finding::Note(note) => note,
                 Finding::Missing(error) => format!("refused: {error}"),
+                Finding::Refused(line) => line,
             };
             accounts(&config, &root).into_iter().map(said).collect()
         };

@@ -323,17 +323,6 @@ impl Connection {
         }
     }
 
-    /// The peer says no more: it gets what it is owed.
-    fn begin_flushing(&mut self, turn: &Turn<'_>) {
-        self.state = State::Flushing;
-        self.answers = false;
-        if self.session.is_some() {
-            self.set_room(0);
-            self.seal(turn);
-        }
-        self.finish_if_flushed(turn);
-    }
-
     /// The connection broke.
     pub fn handle_failed(&mut self, errno: Errno) {
         let reason = match errno {

@@ -136,6 +136,17 @@ impl Connection {
         }
     }
 
+    /// The peer says no more: it gets what it is owed.
+    pub(super) fn begin_flushing(&mut self, turn: &Turn<'_>) {
+        self.state = State::Flushing;
+        self.answers = false;
+        if self.session.is_some() {
+            self.set_room(0);
+            self.seal(turn);
+        }
+        self.finish_if_flushed(turn);
+    }
+
     /// Nothing is said after this: our `close_notify`.
     pub(super) fn seal(&mut self, turn: &Turn<'_>) {
         if let Some(session) = self.session.as_mut() {

@@ -5,23 +5,23 @@
 //! bound. So a configuration that cannot be served is refused whole, and the present one serves on. A
 //! handed socket is never closed: PID 1 listens on it as well, and peers would hang.
 
+mod terms;
+
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::socket::{Backlog, listen};
 use socket2::SockRef;
 
-use crate::bucket::{Bucket, Rate};
-use crate::config::{self, Config, Origin, RefusalForm, SourcePrefix, worker_count};
+use crate::bucket::Bucket;
+use crate::config::{self, Config, Origin, SourcePrefix, worker_count};
 use crate::connection::{Limits, Reason};
 use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::service::whoami::About;
-use crate::tls::{Identities, Identity};
-use crate::worker::access::Access;
+use crate::tls::{Identities, Identity, NoteKind};
 use crate::worker::gate::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
 
@@ -323,9 +323,10 @@ impl Serving {
         }
         // At each load: whoever has to renew a certificate may not have heard of it the last time.
         for note in self.identities.notes() {
-            let kind = match note.is_warning {
-                true => &kind::CERTIFICATE_EXPIRES,
-                false => &kind::CREDENTIAL_KEPT,
+            let kind = match note.kind {
+                NoteKind::Expires => &kind::CERTIFICATE_EXPIRES,
+                NoteKind::Kept => &kind::CREDENTIAL_KEPT,
+                NoteKind::Valid => continue,
             };
             events.push(
                 Event::of(kind)
@@ -386,7 +387,9 @@ impl Serving {
     /// What is worst about the certificates.
     pub fn certificate(&self) -> Option<String> {
         let mut notes = self.identities.notes().iter();
-        notes.find(|note| note.is_warning).map(ToString::to_string)
+        notes
+            .find(|note| note.kind == NoteKind::Expires)
+            .map(ToString::to_string)
     }
 
     /// What the listeners show their peers.
@@ -476,51 +479,6 @@ fn refusing(socket: &HandedSocket) -> Arc<Listener> {
         rules: Rules::open(),
         refuse: Some(Reason::Denied),
     })
-}
-
-/// What the configuration of a listener means for its connections.
-impl Served {
-    /// Puts the bounds of the configuration in force.
-    fn set_bounds(&self) {
-        let gate = &self.gate;
-        gate.bound.set_max(most(self.config.max_connections));
-        for worker in &*gate.workers {
-            worker.set_max(most(self.config.max_connections_per_worker));
-        }
-    }
-
-    fn rules(&self) -> Rules {
-        let config = &self.config;
-        Rules {
-            access: Access::new(&config.access),
-            reapply: config.access.reapply,
-            max_per_source: most(config.max_connections_per_source),
-            arrivals: config.rate.connections.map(Rate::from),
-            says_why: config.refusal == RefusalForm::Say,
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let config = &self.config;
-        let total = config.rate.total_bytes;
-        let total = total.map(|rate| (rate.into(), Arc::clone(&self.total)));
-        Limits {
-            max_bytes: config.max_bytes.unwrap_or(u64::MAX),
-            tls: self.tls.clone(),
-            handshake: config.timeout.handshake,
-            first_byte: config.timeout.first_byte,
-            idle: config.timeout.idle,
-            lifetime: config.timeout.lifetime,
-            stall: config.timeout.stall,
-            ..Limits::unbounded(config.service, config.buffer)
-        }
-        .with_rates(config.rate.bytes.map(Rate::from), total)
-    }
-}
-
-/// A bound on connections that may be off.
-fn most(bound: Option<NonZeroU32>) -> u32 {
-    bound.map_or(u32::MAX, NonZeroU32::get)
 }
 
 fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {

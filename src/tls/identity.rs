@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use nix::unistd::geteuid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,8 +23,9 @@ use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version}
 
 use super::certificate;
 use super::choice::Choice;
+use super::error::Error;
+use super::note::{Note, NoteKind};
 use super::verify::Named;
-use crate::cause::cause;
 use crate::config::{Client, Config, Expired, Tls, TlsVersion, escape, suite_name};
 
 /// Longest file that is read: far more than any chain or bundle of CAs.
@@ -36,72 +38,6 @@ const DAY: i64 = 86_400;
 
 /// Where systemd tells of the credentials of a unit.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-
-/// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error("listener {listener:?}: tls: {}: {} ({})", escape(&.path.to_string_lossy()), cause(.source), remedy(.source))]
-    Unreadable {
-        /// The listener's name.
-        listener: String,
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A file has not what it should have.
-    #[error("listener {listener:?}: tls: {}: {what} ({remedy})", escape(&.path.to_string_lossy()))]
-    Wrong {
-        /// The listener's name.
-        listener: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-        /// What to do about it.
-        remedy: &'static str,
-    },
-    /// The library does not serve this.
-    #[error("listener {listener:?}: tls: {what} (see echod.toml(5))")]
-    Unusable {
-        /// The listener's name.
-        listener: String,
-        /// What it said.
-        what: String,
-    },
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "put it there, or name another",
-        io::ErrorKind::PermissionDenied => {
-            "let the daemon's user read it: chgrp and chmod, or hand it over with LoadCredential= and restart"
-        }
-        _ => "name a file that can be read",
-    }
-}
-
-/// Something about an identity that somebody should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// The listener's name.
-    pub listener: String,
-    /// The file that it is about.
-    pub path: PathBuf,
-    /// What there is to know.
-    pub text: String,
-    /// Somebody should act.
-    pub is_warning: bool,
-}
-
-/// `/etc/echod/tls/cert.pem expires on 2026-01-31 in 3 days`.
-impl std::fmt::Display for Note {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = escape(&self.path.to_string_lossy());
-        write!(formatter, "{path} {}", self.text)
-    }
-}
 
 /// What one listener shows and asks.
 #[derive(Debug)]
@@ -157,6 +93,26 @@ impl Identities {
     /// What there is to know of them.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+}
+
+/// What a check says of the identities of a configuration.
+///
+/// # Errors
+/// Why they are refused.
+pub fn look(config: &Config) -> Result<Vec<String>, String> {
+    match Identities::load(config, &Identities::default()) {
+        Ok(identities) => Ok(identities.notes.iter().map(Note::line).collect()),
+        // The daemon may be somebody else than whoever checks.
+        Err(Error::Unreadable { source, path, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() =>
+        {
+            let path = escape(&path.to_string_lossy());
+            Ok(vec![format!(
+                "tls: {path}: not for this user to read; check as root to look at it"
+            )])
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -320,6 +276,8 @@ impl Loader<'_> {
         expired: Option<Expired>,
     ) -> Result<(), Error> {
         let Some(text) = validity(said, self.now) else {
+            let text = format!("is valid until {}", day(said.not_after));
+            self.note(path, text, NoteKind::Valid);
             return Ok(());
         };
         let is_invalid = self.now > said.not_after || self.now < said.not_before;
@@ -327,16 +285,16 @@ impl Loader<'_> {
             let remedy = "renew it, or set expired = \"warn\"";
             return Err(self.wrong(path, text, remedy));
         }
-        self.note(path, text, true);
+        self.note(path, text, NoteKind::Expires);
         Ok(())
     }
 
-    fn note(&mut self, path: &Path, text: String, is_warning: bool) {
+    fn note(&mut self, path: &Path, text: String, kind: NoteKind) {
         let note = Note {
             listener: self.listener.clone(),
             path: path.into(),
             text,
-            is_warning,
+            kind,
         };
         if !self.next.notes.contains(&note) {
             self.next.notes.push(note);
@@ -355,7 +313,7 @@ impl Loader<'_> {
             self.note(
                 path,
                 "is as it was at the start: a credential is read again by a restart alone".into(),
-                false,
+                NoteKind::Kept,
             );
             return Ok(bytes);
         }
@@ -416,12 +374,6 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// What is to be said of its validity; `None`: nothing.
 fn validity(said: &certificate::Said, now: i64) -> Option<String> {
-    let day = |second: i64| {
-        Timestamp::from_second(second).map_or_else(
-            |_| "a day beyond all".into(),
-            |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        )
-    };
     let left = said.not_after - now;
     if now < said.not_before {
         Some(format!("is not valid before {}", day(said.not_before)))
@@ -437,6 +389,13 @@ fn validity(said: &certificate::Said, now: i64) -> Option<String> {
     } else {
         None
     }
+}
+
+fn day(second: i64) -> String {
+    Timestamp::from_second(second).map_or_else(
+        |_| "a day beyond all".into(),
+        |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    )
 }
 
 fn provider(tls: &Tls) -> CryptoProvider {

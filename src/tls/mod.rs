@@ -7,12 +7,16 @@
 
 mod certificate;
 mod choice;
+mod error;
 mod identity;
+mod note;
 mod session;
 mod verify;
 mod words;
 
-pub use identity::{Error, Identities, Identity, Note};
+pub use error::Error;
+pub use identity::{Identities, Identity, look};
+pub use note::{Note, NoteKind};
 pub use session::{Facts, Session};
 
 #[cfg(test)]

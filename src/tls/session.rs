@@ -31,6 +31,8 @@ pub struct Session {
     failure: Option<String>,
     /// Anything has come.
     heard: bool,
+    /// Ours was said.
+    is_last_said: bool,
     /// The peer's `close_notify` has come.
     closed: bool,
     /// The peer's FIN came without one.
@@ -83,6 +85,7 @@ impl Session {
             held: Vec::new(),
             failure: None,
             heard: false,
+            is_last_said: false,
             closed: false,
             truncated: false,
         }
@@ -128,7 +131,7 @@ impl Session {
     /// Takes plaintext for the peer in: it is ciphertext in [`Session::drain`]. Nothing before the handshake is done, or
     /// after [`Session::close`].
     pub fn send(&mut self, plaintext: &[u8]) {
-        if self.is_handshaking() || self.failure.is_some() || plaintext.is_empty() {
+        if self.is_handshaking() || self.is_last_said || plaintext.is_empty() {
             return;
         }
         if self.tls.writer().write_all(plaintext).is_ok() {
@@ -138,9 +141,10 @@ impl Session {
 
     /// Our `close_notify`: nothing is sent after it.
     pub fn close(&mut self) {
-        if self.failure.is_none() {
+        if self.failure.is_none() && !self.is_last_said {
             self.tls.send_close_notify();
         }
+        self.is_last_said = true;
     }
 
     /// All ciphertext that is to be sent.
