@@ -63,13 +63,13 @@ fn noise(mut bytes: &[u8]) {
     while let Some((length, rest)) = bytes.split_first() {
         let (piece, rest) = rest.split_at(rest.len().min(usize::from(*length)));
         session.receive(piece, &mut heard);
-        session.drain(0);
+        session.drain();
         bytes = rest;
     }
     assert!(heard.is_empty(), "nobody has shaken hands");
     session.peer_closed();
     session.close();
-    session.drain(0);
+    session.drain();
     session.facts();
 }
 
@@ -151,7 +151,7 @@ impl Run {
             8 => self.client.send_close_notify(),
             _ => {
                 self.session.close();
-                self.back.extend(self.session.drain(0));
+                self.back.extend(self.session.drain());
             }
         }
     }
@@ -176,7 +176,7 @@ impl Run {
         let before = self.session.owed();
         self.session.send(&plaintext);
         self.answered += self.session.owed() - before;
-        self.back.extend(self.session.drain(plaintext.len()));
+        self.back.extend(self.session.drain());
     }
 
     fn bring(&mut self, most: usize) {

@@ -49,7 +49,7 @@ impl Connection {
             // The service has the first word; see `handle_opened`.
             session.hold(&plaintext);
             self.todo |= todo::GREET;
-            self.flush_session(0, turn);
+            self.flush_session(turn);
         } else {
             self.go_on_with(&plaintext, turn);
         }
@@ -79,7 +79,7 @@ impl Connection {
         if let Some(session) = self.session.as_mut() {
             session.send(&plaintext[..answered]);
         }
-        if !self.flush_session(answered, turn) {
+        if !self.flush_session(turn) {
             return;
         }
         let Some((has_failed, is_closed)) = self
@@ -102,11 +102,11 @@ impl Connection {
 
     /// Owes the peer what its session has to send. `false`: there is no memory for it, and the connection
     /// is closed.
-    pub(super) fn flush_session(&mut self, expected: usize, turn: &Turn<'_>) -> bool {
+    pub(super) fn flush_session(&mut self, turn: &Turn<'_>) -> bool {
         let Some(session) = self.session.as_mut() else {
             return true;
         };
-        let ciphertext = session.drain(expected);
+        let ciphertext = session.drain();
         if ciphertext.is_empty() {
             return true;
         }
@@ -127,9 +127,8 @@ impl Connection {
     /// Sends bytes of ours: as they are, or sealed.
     pub(super) fn say(&mut self, bytes: Buffer, turn: &Turn<'_>) {
         if let Some(session) = self.session.as_mut() {
-            let length = bytes.bytes().len();
             session.send(bytes.bytes());
-            self.flush_session(length, turn);
+            self.flush_session(turn);
         } else {
             let pushed = self.outbox.push(bytes, turn.memory);
             self.after_slow(pushed, turn);
@@ -151,7 +150,7 @@ impl Connection {
     pub(super) fn seal(&mut self, turn: &Turn<'_>) {
         if let Some(session) = self.session.as_mut() {
             session.close();
-            self.flush_session(0, turn);
+            self.flush_session(turn);
         }
     }
 

@@ -1,9 +1,21 @@
 //! Which certificate of a listener a peer is shown: by the name that it asks for; the first is the default. Pure.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+thread_local! {
+    /// The name that the peer asked for whose certificate was chosen last on this thread. The library tells it to who
+    /// chooses and, without buffers of its own, to nobody else.
+    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+}
+
+/// The name that was asked for since this was asked, by the one peer that was served meanwhile.
+pub(super) fn asked() -> Option<Box<str>> {
+    ASKED.take()
+}
 
 /// The certificates of a listener, with the names of each in lower case.
 #[derive(Debug)]
@@ -14,6 +26,7 @@ impl ResolvesServerCert for Choice {
         // One whose key the peer can verify; if there is none it is told so by the handshake.
         let suits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let asked = hello.server_name().map(str::to_ascii_lowercase);
+        ASKED.set(asked.as_deref().map(Into::into));
         let named = || {
             let asked = asked.as_deref()?;
             let is_it = |names: &[String]| names.iter().any(|name| matches(name, asked));

@@ -6,11 +6,14 @@
 //! end. Sends and reads nothing itself. Invariant: once it has failed or heard the peer's `close_notify`, it
 //! takes nothing in.
 
-use std::io::{Read, Write};
-
-use rustls::{CommonState, ProtocolVersion, ServerConnection};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{CommonState, ProtocolVersion};
 
 use super::certificate;
+use super::choice;
 use super::identity::Identity;
 use super::words;
 
@@ -22,7 +25,13 @@ const RECORD_MAX: usize = 16 * 1024;
 
 /// One connection's TLS.
 pub struct Session {
-    tls: ServerConnection,
+    tls: UnbufferedServerConnection,
+    /// A record of the peer's that has not come whole, or a message of its handshake.
+    partial: Vec<u8>,
+    /// Ciphertext that was not drained yet.
+    sealed: Vec<u8>,
+    /// The name that the peer asked for.
+    asked: Option<Box<str>>,
     /// Plaintext that is ciphertext now and was not taken yet.
     owed: u64,
     /// What the peer said before the first words of its service were said.
@@ -60,27 +69,19 @@ pub struct Facts {
     pub truncated: bool,
 }
 
-/// A reader with nothing in it, for now.
-struct Nothing;
-
-impl Read for Nothing {
-    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-        Err(std::io::ErrorKind::WouldBlock.into())
-    }
-}
-
 impl Session {
     /// At the beginning of the handshake.
     ///
     /// # Panics
     /// Never: what can be wrong with a configuration was found when it was loaded.
     pub fn new(identity: &Identity) -> Session {
-        let mut tls = ServerConnection::new(identity.config())
+        let tls = UnbufferedServerConnection::new(identity.config())
             .expect("a configuration that was loaded is one that serves");
-        // What goes in is drained before the next.
-        tls.set_buffer_limit(None);
         Session {
             tls,
+            partial: Vec::new(),
+            sealed: Vec::new(),
+            asked: None,
             owed: 0,
             held: Vec::new(),
             failure: None,
@@ -93,39 +94,73 @@ impl Session {
 
     /// Takes the peer's bytes in, and puts what they say behind `plaintext`. Afterwards
     /// [`Session::drain`] has what the handshake, or a failure, answers.
-    pub fn receive(&mut self, mut ciphertext: &[u8], plaintext: &mut Vec<u8>) {
+    pub fn receive(&mut self, ciphertext: &[u8], plaintext: &mut Vec<u8>) {
         self.heard |= !ciphertext.is_empty();
-        while !ciphertext.is_empty() && !self.is_over() {
-            let before = ciphertext.len();
-            if self.tls.read_tls(&mut ciphertext).is_err() {
-                // A message of the handshake that is longer than any.
-                self.failure = Some("a handshake message that does not end".into());
-                return;
-            }
-            let processed = self.tls.process_new_packets();
-            match &processed {
-                Ok(state) => {
-                    self.closed = state.peer_has_closed();
-                    let (from, more) = (plaintext.len(), state.plaintext_bytes_to_read());
-                    plaintext.resize(from + more, 0);
-                    if more > 0
-                        && self
-                            .tls
-                            .reader()
-                            .read_exact(&mut plaintext[from..])
-                            .is_err()
-                    {
-                        plaintext.truncate(from);
+        if self.is_over() {
+            return;
+        }
+        let was_handshaking = self.is_handshaking();
+        let mut incoming = std::mem::take(&mut self.partial);
+        incoming.extend_from_slice(ciphertext);
+        let from = self.process(&mut incoming, plaintext);
+        // What is idle keeps nothing, and what waits for more no more than that.
+        if !self.is_over() && from < incoming.len() {
+            self.partial = match from {
+                0 => incoming,
+                from => incoming[from..].to_vec(),
+            };
+        }
+        if was_handshaking {
+            self.asked = choice::asked().or(self.asked.take());
+        }
+    }
+
+    /// Goes through records until there is none that is whole, and answers where the rest begins.
+    fn process(&mut self, incoming: &mut [u8], plaintext: &mut Vec<u8>) -> usize {
+        let mut from = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } =
+                self.tls.process_tls_records(&mut incoming[from..]);
+            let goes_on = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        plaintext.extend_from_slice(record.payload);
+                        discard += record.discard;
                     }
+                    true
                 }
-                Err(error) => self.failure = Some(words::failure(error)),
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    let encode = |to: &mut [u8]| match data.encode(to) {
+                        Ok(count) => Ok(count),
+                        Err(EncodeError::InsufficientSize(error)) => Err(error.required_size),
+                        Err(EncodeError::AlreadyEncoded) => Ok(0),
+                    };
+                    append(&mut self.sealed, 0, encode);
+                    true
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    true
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.closed = true;
+                    true
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    self.failure = Some(words::failure(&error));
+                    true
+                }
+            };
+            from += discard;
+            if self.failure.is_some() {
+                // What follows is not looked at: nothing but what is left to be said, the alert at last.
+                from = incoming.len();
             }
-            if ciphertext.len() == before {
-                return;
+            if !goes_on || self.failure.is_some() && !self.tls.wants_write() {
+                return from;
             }
         }
-        // Gives back what a long record needed.
-        let _ = self.tls.read_tls(&mut Nothing);
     }
 
     /// Takes plaintext for the peer in: it is ciphertext in [`Session::drain`]. Nothing before the handshake is done, or
@@ -134,33 +169,40 @@ impl Session {
         if self.is_handshaking() || self.is_last_said || plaintext.is_empty() {
             return;
         }
-        if self.tls.writer().write_all(plaintext).is_ok() {
+        let expected = plaintext.len() + (plaintext.len() / RECORD_MAX + 2) * RECORD_EXTRA;
+        if self.write(expected, |traffic, to| traffic.encrypt(plaintext, to)) {
             self.owed += plaintext.len() as u64;
         }
     }
 
-    /// Our `close_notify`: nothing is sent after it.
+    /// Our `close_notify`: nothing is sent after it. In a handshake there is none.
     pub fn close(&mut self) {
-        if self.failure.is_none() && !self.is_last_said {
-            self.tls.send_close_notify();
+        if self.failure.is_none() && !self.is_last_said && !self.is_handshaking() {
+            self.write(RECORD_EXTRA, |traffic, to| traffic.queue_close_notify(to));
         }
         self.is_last_said = true;
     }
 
+    /// Has the library write about so many bytes of ciphertext. `false`: it does not write any more.
+    fn write<W>(&mut self, expected: usize, mut write: W) -> bool
+    where
+        W: FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    {
+        let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.partial);
+        let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else {
+            return false;
+        };
+        let write = |to: &mut [u8]| match write(&mut traffic, to) {
+            Ok(count) => Ok(count),
+            Err(EncryptError::InsufficientSize(error)) => Err(error.required_size),
+            Err(EncryptError::EncryptExhausted) => Ok(0),
+        };
+        append(&mut self.sealed, expected, write) > 0
+    }
+
     /// All ciphertext that is to be sent.
-    pub fn drain(&mut self, expected: usize) -> Vec<u8> {
-        if !self.tls.wants_write() {
-            return Vec::new();
-        }
-        let records = expected / RECORD_MAX + 2;
-        let mut ciphertext = Vec::with_capacity(expected + records * RECORD_EXTRA);
-        while self.tls.wants_write() {
-            // A Vec takes all.
-            if self.tls.write_tls(&mut ciphertext).is_err() {
-                break;
-            }
-        }
-        ciphertext
+    pub fn drain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.sealed)
     }
 
     /// The kernel took `count` of `owed` bytes of ciphertext: the plaintext in them, which is in proportion until all of it
@@ -235,13 +277,35 @@ impl Session {
                 .tls
                 .negotiated_key_exchange_group()
                 .map(|group| words::group(group.name())),
-            sni: self.tls.server_name().map(str::to_owned),
+            sni: self.asked.as_deref().map(str::to_owned),
             alpn: self.tls.alpn_protocol().map(text),
             client: client.and_then(|der| certificate::name_of(der)),
             cause: self.failure.clone(),
             truncated: self.truncated,
         }
     }
+}
+
+/// What seals the plaintext.
+type Traffic<'a> = WriteTraffic<'a, rustls::server::ServerConnectionData>;
+
+/// Has something written behind `bytes`, which has to say how much room it needs, and answers how much it wrote.
+fn append(
+    bytes: &mut Vec<u8>,
+    expected: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, usize>,
+) -> usize {
+    let from = bytes.len();
+    bytes.resize(from + expected, 0);
+    let written = match write(&mut bytes[from..]) {
+        Ok(count) => count,
+        Err(required) => {
+            bytes.resize(from + required, 0);
+            write(&mut bytes[from..]).unwrap_or(0)
+        }
+    };
+    bytes.truncate(from + written);
+    written
 }
 
 fn version(version: ProtocolVersion) -> Option<&'static str> {

@@ -89,7 +89,7 @@ impl Pair {
                 self.session.receive(piece, &mut plaintext);
                 assert!(plaintext.len() <= piece.len() + 17 * 1024);
                 self.session.send(&plaintext);
-                back.extend(self.session.drain(plaintext.len()));
+                back.extend(self.session.drain());
             }
             if there.is_empty() && back.is_empty() {
                 return;
@@ -137,7 +137,7 @@ proptest! {
         prop_assert!(pair.session.is_closed() && pair.session.peer_closed());
         prop_assert!(!pair.session.facts().truncated);
         pair.session.close();
-        let mut last = &pair.session.drain(0)[..];
+        let mut last = &pair.session.drain()[..];
         prop_assert!(!last.is_empty());
         pair.client.read_tls(&mut last).expect("room");
         let state = pair.client.process_new_packets().expect("no mistake");
@@ -150,7 +150,7 @@ proptest! {
         let mut plaintext = Vec::new();
         for piece in bytes.chunks(cut) {
             session.receive(piece, &mut plaintext);
-            session.drain(0);
+            session.drain();
         }
         prop_assert!(plaintext.is_empty() && session.is_handshaking());
     }
@@ -161,7 +161,7 @@ fn plain_text_is_told_from_tls_and_answered_with_an_alert() {
     let mut session = Session::new(&identity().0);
     session.receive(b"GET / HTTP/1.1\r\n\r\n", &mut Vec::new());
     assert!(session.has_failed());
-    let alert = session.drain(0);
+    let alert = session.drain();
     assert_eq!(alert.first(), Some(&21), "{alert:?}");
     let cause = session.facts().cause.expect("a cause");
     assert!(cause.starts_with("this is not TLS"), "{cause}");
@@ -186,7 +186,7 @@ fn what_is_taken_is_counted_in_proportion_and_in_the_end_exactly() {
     let mut pair = Pair::new(&version::TLS13, vec![9000]);
     pair.run();
     pair.session.send(&[7; 1000]);
-    let owed = u32::try_from(pair.session.drain(1000).len()).expect("short");
+    let owed = u32::try_from(pair.session.drain().len()).expect("short");
     let first = pair.session.taken(owed / 2, owed);
     assert!((480..520).contains(&first), "{first}");
     let second = pair.session.taken(owed - owed / 2, owed - owed / 2);
