@@ -73,7 +73,7 @@ impl Memory {
     }
 
     /// Takes `size` bytes of the memory, or nothing if they are not there.
-    fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
+    pub fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
         let size = size as u64;
         let limit = self.limit();
         self.used
@@ -90,7 +90,7 @@ impl Memory {
 
 /// Bytes taken of a [`Memory`], given back when dropped.
 #[derive(Debug)]
-struct Charge {
+pub struct Charge {
     size: u64,
     memory: Arc<Memory>,
 }

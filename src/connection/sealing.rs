@@ -44,6 +44,9 @@ impl Connection {
         plaintext.clear();
         let was_handshaking = session.is_handshaking();
         session.receive(input.bytes(), &mut plaintext);
+        if !session.account(turn.memory) {
+            return self.close(Reason::Full, true);
+        }
         let begins = was_handshaking && !session.is_handshaking() && !session.has_failed();
         if begins && self.service.speaks_first() {
             // The service has the first word; see `handle_opened`.

@@ -6,6 +6,8 @@
 //! end. Sends and reads nothing itself. Invariant: once it has failed or heard the peer's `close_notify`, it
 //! takes nothing in.
 
+use std::sync::Arc;
+
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
@@ -16,9 +18,13 @@ use super::certificate;
 use super::choice;
 use super::identity::Identity;
 use super::words;
+use crate::buffer::{Charge, Memory};
 
 /// Bytes that a record takes besides its plaintext, at most.
 const RECORD_EXTRA: usize = 64;
+
+/// The least by which room for a record that has not come whole grows.
+const GROWTH: usize = 2048;
 
 /// Most plaintext of one record.
 const RECORD_MAX: usize = 16 * 1024;
@@ -28,6 +34,8 @@ pub struct Session {
     tls: UnbufferedServerConnection,
     /// A record of the peer's that has not come whole, or a message of its handshake.
     partial: Vec<u8>,
+    /// Counts it.
+    charge: Option<Charge>,
     /// Ciphertext that was not drained yet.
     sealed: Vec<u8>,
     /// The name that the peer asked for.
@@ -80,6 +88,7 @@ impl Session {
         Session {
             tls,
             partial: Vec::new(),
+            charge: None,
             sealed: Vec::new(),
             asked: None,
             owed: 0,
@@ -101,6 +110,8 @@ impl Session {
         }
         let was_handshaking = self.is_handshaking();
         let mut incoming = std::mem::take(&mut self.partial);
+        // No more than it needs, and yet not a copy for each byte of somebody who sends them one by one.
+        incoming.reserve_exact(ciphertext.len().max(GROWTH));
         incoming.extend_from_slice(ciphertext);
         let from = self.process(&mut incoming, plaintext);
         // What is idle keeps nothing, and what waits for more no more than that.
@@ -198,6 +209,16 @@ impl Session {
             Err(EncryptError::EncryptExhausted) => Ok(0),
         };
         append(&mut self.sealed, expected, write) > 0
+    }
+
+    /// Has what waits for the rest of its record counted against `memory`. `false`: it does not hold it.
+    pub fn account(&mut self, memory: &Arc<Memory>) -> bool {
+        // What was counted before is given back first: it may be the same.
+        self.charge = None;
+        if !self.partial.is_empty() {
+            self.charge = memory.charge(self.partial.capacity());
+        }
+        self.charge.is_some() || self.partial.is_empty()
     }
 
     /// All ciphertext that is to be sent.

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
 use super::{Identities, Identity, Session};
+use crate::buffer::Memory;
 use crate::config::Config;
 
 /// What a listener shows and what its clients trust, made once.
@@ -154,6 +155,38 @@ proptest! {
         }
         prop_assert!(plaintext.is_empty() && session.is_handshaking());
     }
+}
+
+#[test]
+fn what_waits_for_the_rest_of_its_record_is_counted_and_bounded() {
+    let memory = Memory::new(100_000);
+    let mut session = Session::new(&identity().0);
+    // A message of the handshake that claims to be as long as any may be, in records that are as long as any.
+    let record = |body: &[u8]| [&[22, 3, 1][..], &u16::to_be_bytes(16_384), body].concat();
+    let first = [&[1, 0, 0xff, 0xff][..], &[0; 16_380]].concat();
+    let mut most = 0;
+    for body in [
+        &first[..],
+        &[0; 16_384],
+        &[0; 16_384],
+        &[0; 16_384],
+        &[0; 16_384],
+    ] {
+        for piece in record(body).chunks(100) {
+            session.receive(piece, &mut Vec::new());
+            assert!(session.account(&memory));
+            most = most.max(memory.used());
+        }
+    }
+    assert!((60_000..90_000).contains(&most), "{most}");
+    assert!(session.has_failed());
+    assert_eq!(memory.used(), 0);
+    let mut session = Session::new(&identity().0);
+    session.receive(&record(&first)[..9000], &mut Vec::new());
+    assert!(
+        !session.account(&Memory::new(8000)),
+        "one that is too small"
+    );
 }
 
 #[test]
