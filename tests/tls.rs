@@ -10,12 +10,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -738,6 +740,15 @@ fn a_reload_with_a_key_that_does_not_match_is_refused_whole() {
     Peer::begin(&daemon, ca.client(&version::TLS13)).echo(b"hello");
     ca.put("one", ca.made(&["echo.example"]));
     assert!(daemon.reload().status.success());
+    if geteuid().is_root() {
+        // It could be read at the start; after it the daemon is nobody.
+        fs::set_permissions(ca.path("one.key"), Permissions::from_mode(0o600)).expect("chmod");
+        let output = daemon.reload();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let cause = "one.key: Permission denied (let the daemon's user read it";
+        assert!(said.contains(cause), "{said}");
+        Peer::begin(&daemon, ca.client(&version::TLS13)).echo(b"hello");
+    }
 }
 
 #[test]
@@ -774,6 +785,51 @@ fn an_expired_certificate_is_warned_of_or_refused() {
     ca.put("one", ca.made(&["echo.example"]));
     assert!(daemon.reload().status.success());
     Peer::begin(&daemon, ca.client(&version::TLS13)).echo(b"hello");
+}
+
+#[test]
+fn a_check_says_until_when_certificates_are_valid_and_refuses_what_a_start_would() {
+    let ca = Ca::new();
+    let check = |config: &str| {
+        ca.write("echod.toml", config);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
+        command
+            .arg("check")
+            .arg("--config")
+            .arg(ca.path("echod.toml"));
+        let output = command.output().expect("run echod check");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let config = format!(
+        "user = \"nobody\"\ngroup = \"nogroup\"\n{}",
+        ca.config(&["one"], "", "")
+    );
+    ca.put("one", ca.made(&["echo.example"]));
+    let (status, out, err) = check(&config);
+    assert_eq!(status, Some(0), "{err}");
+    let said = "one.pem is valid until 4000-01-01 00:00 UTC";
+    assert!(
+        out.contains("listener \"tls\": tls: ") && out.contains(said),
+        "{out}"
+    );
+    ca.put("one", ca.made_until(&["echo.example"], 2001));
+    assert!(
+        check(&config)
+            .1
+            .contains("one.pem expired on 2001-01-01 00:00 UTC")
+    );
+    fs::remove_file(ca.path("one.key")).expect("remove");
+    let (status, _, err) = check(&config);
+    assert_eq!(status, Some(78));
+    assert!(
+        err.starts_with("echod: listener \"tls\": tls: ") && err.contains("one.key: No such file"),
+        "{err}"
+    );
 }
 
 #[test]
