@@ -3,7 +3,7 @@
 //! Ciphertext goes in as it comes, in any cuts, and is plaintext at once; plaintext goes in and is ciphertext at
 //! once. So at most one receive's worth of plaintext is here, on its way through, and an idle session holds
 //! nothing but its keys. What a failure has to tell the peer is ciphertext like any other, to be sent before the
-//! end. Sends and reads nothing itself. Invariant: once it has failed or heard the peer's `close_notify`, it
+//! end. Sends and reads nothing itself. Invariant: once it has failed, or either `close_notify` was said, it
 //! takes nothing in.
 
 use std::sync::Arc;
@@ -281,7 +281,8 @@ impl Session {
     }
 
     fn is_over(&self) -> bool {
-        self.closed || self.failure.is_some()
+        // What comes after our own end is nobody's to answer, and the library takes a mistake in it for ours.
+        self.closed || self.failure.is_some() || self.is_last_said
     }
 
     /// What both ends agreed on so far.

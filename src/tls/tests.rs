@@ -190,6 +190,16 @@ fn what_waits_for_the_rest_of_its_record_is_counted_and_bounded() {
 }
 
 #[test]
+fn what_comes_after_our_own_end_is_not_looked_at() {
+    let mut pair = Pair::new(&version::TLS12, vec![9000]);
+    pair.run();
+    pair.session.close();
+    assert!(!pair.session.drain().is_empty());
+    pair.session.receive(b"/", &mut Vec::new());
+    assert!(!pair.session.has_failed() && pair.session.drain().is_empty());
+}
+
+#[test]
 fn plain_text_is_told_from_tls_and_answered_with_an_alert() {
     let mut session = Session::new(&identity().0);
     session.receive(b"GET / HTTP/1.1\r\n\r\n", &mut Vec::new());
