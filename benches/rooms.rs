@@ -182,6 +182,7 @@ fn logging(criterion: &mut Criterion) {
             rtt: Duration::from_micros(210),
             retrans: 0,
         }),
+        tls: None,
     };
     criterion.bench_function("logging: a record becomes an event", |bencher| {
         bencher.iter(|| black_box(&record).event(PeerForm::Full, false));

@@ -24,7 +24,7 @@ pub const URING_MEMORY: u64 = 34 * 1024 * 1024;
 pub const TIGHT_RECEIVE: u32 = 16 * 1024;
 
 /// The least kept block behind another: small pieces for a slow peer are gathered in it.
-const GATHER: usize = 4096;
+pub const GATHER: u32 = 4096;
 
 /// `buffer_memory`, shared by all workers: what is in use, and the bound on it.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Memory {
     }
 
     /// Takes `size` bytes of the memory, or nothing if they are not there.
-    fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
+    pub fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
         let size = size as u64;
         let limit = self.limit();
         self.used
@@ -90,7 +90,7 @@ impl Memory {
 
 /// Bytes taken of a [`Memory`], given back when dropped.
 #[derive(Debug)]
-struct Charge {
+pub struct Charge {
     size: u64,
     memory: Arc<Memory>,
 }
@@ -177,6 +177,15 @@ impl Buffer {
         Buffer::kept(bytes, bytes.len(), memory)
     }
 
+    /// These bytes as kept memory, without a copy; `None` when `memory` does not hold them.
+    pub fn keeping_all(bytes: Vec<u8>, memory: &Arc<Memory>) -> Option<Buffer> {
+        let charge = memory.charge(bytes.capacity())?;
+        Some(Buffer::over(Block {
+            bytes,
+            kind: Kind::Kept { charge },
+        }))
+    }
+
     /// A copy in kept memory of the same size; `None` when `memory` does not hold it.
     pub fn keep(&self, memory: &Arc<Memory>) -> Option<Buffer> {
         Buffer::kept(self.bytes(), self.bytes().len(), memory)
@@ -184,7 +193,11 @@ impl Buffer {
 
     /// A copy in kept memory with room for what comes after it, see [`Buffer::append`].
     pub fn gather(&self, memory: &Arc<Memory>) -> Option<Buffer> {
-        Buffer::kept(self.bytes(), self.bytes().len().max(GATHER), memory)
+        Buffer::kept(
+            self.bytes(),
+            self.bytes().len().max(GATHER as usize),
+            memory,
+        )
     }
 
     fn kept(bytes: &[u8], capacity: usize, memory: &Arc<Memory>) -> Option<Buffer> {
@@ -367,9 +380,12 @@ mod tests {
         let mut kept = filled(&mut turn, b"ab").gather(&memory).expect("fits");
         assert_eq!(kept.append(b"cd"), 2);
         kept.advance(1);
-        assert_eq!((kept.bytes(), memory.used()), (&b"bcd"[..], GATHER as u64));
         assert_eq!(
-            kept.append(&[0; GATHER]),
+            (kept.bytes(), memory.used()),
+            (&b"bcd"[..], u64::from(GATHER))
+        );
+        assert_eq!(
+            kept.append(&[0; GATHER as usize]),
             4092,
             "no more than the block holds"
         );

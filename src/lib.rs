@@ -14,6 +14,7 @@
 //! | [`worker`] | one thread: one driver, one table of connections, one loop |
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
 //! | [`proxy`] | the header by which a balancer says for whom it speaks *(pure)* |
+//! | [`tls`] | ciphertext on one side, plaintext on the other |
 //! | [`service`] | what the daemon answers *(pure)* |
 //! | [`driver`] | thin shells around the kernel: epoll, io_uring, and a simulated network for tests |
 //! | [`buffer`] | bytes on their way, and the bound on all of them together |
@@ -28,7 +29,7 @@
 //! main -> supervisor -> listener, privilege, lockdown, control
 //!              | orders
 //!            worker -> driver -> sys -> kernel
-//!              +----> connection -> proxy, service
+//!              +----> connection -> proxy, tls::session, service
 //! ```
 //!
 //! `buffer`, `config`, `logging`, `metrics` and `tick` serve everyone. One byte, there and back:
@@ -64,4 +65,5 @@ pub mod service;
 pub mod supervisor;
 mod sys;
 pub mod tick;
+pub mod tls;
 pub mod worker;

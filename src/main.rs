@@ -8,6 +8,7 @@ use echod::config::{self, Host};
 use echod::control;
 use echod::logging;
 use echod::supervisor::{self, EXIT_CONFIG, EXIT_FAILURE};
+use echod::tls;
 
 fn main() -> ExitCode {
     let status = match cli::parse(std::env::args_os()) {
@@ -24,6 +25,7 @@ fn check(path: Option<&std::path::Path>, print: bool) -> u8 {
         path,
         print,
         &Host::here(),
+        &tls::look,
         &mut io::stdout(),
         &mut io::stderr(),
     ) {

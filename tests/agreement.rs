@@ -37,13 +37,37 @@ fn parse(text: &str) -> Config {
     }
 }
 
+/// The tables that are shown as a whole instead of a word: each with its heading, which is a comment as well.
+fn is_table_line(text: &str, at: usize) -> bool {
+    let lines: Vec<_> = text.lines().collect();
+    let heading = lines[..=at].iter().rposition(|line| line.starts_with("#["));
+    heading.is_some_and(|heading| !lines[heading..=at].iter().any(|line| line.is_empty()))
+}
+
 /// The shipped file with every commented key in force.
 fn uncommented() -> String {
-    let line = |line: &str| match line.strip_prefix('#') {
-        Some(key) if !key.starts_with(' ') && !is_alternative(line) => key.to_string(),
+    let line = |(at, line): (usize, &str)| match line.strip_prefix('#') {
+        Some(key)
+            if !key.starts_with(' ') && !is_alternative(line) && !is_table_line(SHIPPED, at) =>
+        {
+            key.to_string()
+        }
         _ => line.to_string(),
     };
-    SHIPPED.lines().map(|l| line(l) + "\n").collect()
+    SHIPPED
+        .lines()
+        .enumerate()
+        .map(|l| line(l) + "\n")
+        .collect()
+}
+
+/// The lines of the table that is shown instead of `tls = "off"`, in force.
+fn tls_table() -> Vec<String> {
+    let lines = SHIPPED.lines().enumerate();
+    let lines = lines.filter(|(at, _)| is_table_line(SHIPPED, *at));
+    let lines: Vec<_> = lines.map(|(_, line)| line[1..].to_string()).collect();
+    assert!(lines[0].starts_with("[listener.tls]"));
+    lines
 }
 
 #[test]
@@ -85,7 +109,15 @@ fn every_key_is_in_the_shipped_file() {
                 .lines()
                 .any(|line| inline(line, "#source_prefix = {", inner))
         });
-        let there = alternative.or(prefix).unwrap_or(found.contains(&key));
+        let tls = key.strip_prefix("listener.tls.").map(|inner| {
+            let name = inner.rsplit('.').next().unwrap_or(inner);
+            let is_it = |line: &String| line.contains(&format!("{name} = "));
+            tls_table().iter().any(is_it)
+        });
+        let there = alternative
+            .or(prefix)
+            .or(tls)
+            .unwrap_or(found.contains(&key));
         assert!(there, "{key} is not in config/echod.toml");
     }
 }
@@ -106,6 +138,29 @@ fn the_alternatives_that_the_shipped_file_shows_are_valid_and_their_own_defaults
         assert_eq!(listener(&line[1..]), listener(&format!("{key} = {{}}")));
         assert_ne!(listener(&line[1..]), Config::defaults().listeners[0]);
     }
+}
+
+#[test]
+fn the_table_of_tls_that_the_shipped_file_shows_is_valid_and_its_own_defaults() {
+    let lines = tls_table();
+    // What is asked of peers is for those who name a CA.
+    let ca = "client_ca = \"/ca.pem\"".to_string();
+    let whole = lines
+        .iter()
+        .map(|line| match line.starts_with("client_ca = ") {
+            true => ca.clone() + "\n",
+            false => line.clone() + "\n",
+        });
+    let least: Vec<_> = lines[..2].iter().cloned().chain([ca.clone()]).collect();
+    let parse = |text: String| {
+        parse(&format!("[[listener]]\n{text}\n"))
+            .listeners
+            .remove(0)
+    };
+    let whole = parse(whole.collect());
+    assert_eq!(whole, parse(least.join("\n")));
+    assert_eq!(parse(lines[..2].join("\n")).tls.unwrap().client_ca, None);
+    assert_ne!(whole, Config::defaults().listeners[0]);
 }
 
 #[test]

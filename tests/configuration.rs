@@ -208,16 +208,44 @@ fn beyond() -> impl Strategy<Value = String> {
     (service, 1..1_000_001u32, 1..33u8, 1..129u8, rate, any::<[u8; 4]>(), any::<bool>()).prop_map(
         |(service, count, ipv4, ipv6, (bytes, per), net, flag)| {
             let [a, b, c, _] = net;
-            let refusal = if flag { "say" } else { "reset" };
+            let refusal = if flag { "refusal = \"say\"\n" } else { "" };
             format!(
                 "service = \"{service}\"\nmax_connections_per_source = {count}\nmax_connections_per_worker = {count}\n\
-                 source_prefix = {{ ipv4 = {ipv4}, ipv6 = {ipv6} }}\nrefusal = \"{refusal}\"\n\
+                 source_prefix = {{ ipv4 = {ipv4}, ipv6 = {ipv6} }}\n{refusal}\
                  access = {{ allow = [\"{a}.{b}.{c}.0/24\"], deny = [\"{a}.{b}.0.0/16\", \"8000::/{ipv6}\"], reapply = {flag} }}\n\
                  proxy_protocol = {{ trusted = [\"{a}.{b}.{c}.0/24\", \"8000::/{ipv6}\"] }}\n\
                  rate = {{ connections = {{ rate = \"{count}/{per}\" }}, bytes = \"{bytes}B/{per}\", total_bytes = \"{bytes}/s\" }}\n"
             )
         },
     )
+}
+
+/// A listener that speaks TLS, or says that it does not.
+fn tls() -> impl Strategy<Value = String> {
+    let path = "/[a-z0-9/. é]{0,20}";
+    let suites =
+        "cipher_suites = [\"TLS_AES_256_GCM_SHA384\", \"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384\"]";
+    let said = proptest::sample::select(vec![
+        "",
+        "minimum = \"1.3\"",
+        "maximum = \"1.2\"",
+        suites,
+        "groups = [\"X25519MLKEM768\", \"secp256r1\"]",
+        "alpn = []",
+        "expired = \"refuse\"",
+    ]);
+    let asked = proptest::sample::select(vec![
+        "",
+        "client_names = [\"Peer.example\", \"::0001\", \"spiffe://a/B\", \"a@B.c\"]",
+        "client = \"optional\"",
+    ]);
+    (any::<bool>(), path, path, said, asked).prop_map(|(is_on, one, other, said, asked)| match is_on {
+        false => "tls = \"off\"\n".to_string(),
+        true => format!(
+            "refusal = \"reset\"\n[listener.tls]\ncertificates = [{{ certificate = \"{one}\", key = \"{other}\" }}, {{ certificate = \"{other}\", key = \"{one}\" }}]\n\
+             client_ca = \"{one}\"\n{said}\n{asked}\n"
+        ),
+    })
 }
 
 /// Options of sockets, within `tcp = { .. }`.
@@ -250,7 +278,7 @@ fn valid() -> impl Strategy<Value = String> {
         time(1 << 30),
         1..128u32,
         any::<[u16; 8]>(),
-        (any::<[u8; 4]>(), beyond(), kernel()),
+        (any::<[u8; 4]>(), beyond(), kernel(), tls()),
     );
     let log = (
         proptest::sample::select(vec!["syslog", "journal", "stderr"]),
@@ -267,7 +295,7 @@ fn valid() -> impl Strategy<Value = String> {
                 "workers = {workers}\nengine = \"{engine}\"\nmax_connections = {connections}\nbuffer_memory = \"{memory}\"\n[log]\ntarget = \"{target}\"\nlevel = \"{level}\"\n\
                  facility = \"{facility}\"\nrecords = \"{records}\"\nrecord_rate = \"{rate}/{per}\"\nempty = {empty}\n"
             );
-            for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, (v4, beyond, kernel))) in listeners.into_iter().enumerate() {
+            for (index, (backlog, buffer, bytes, nodelay, long, short, count, v6, (v4, beyond, kernel, tls))) in listeners.into_iter().enumerate() {
                 let port = 2 * index + 1;
                 let v6 = std::net::SocketAddr::from((v6, u16::try_from(port).unwrap()));
                 let v4 = std::net::SocketAddr::from(([10, v4[1], v4[2], v4[3]], u16::try_from(port + 1).unwrap()));
@@ -276,7 +304,9 @@ fn valid() -> impl Strategy<Value = String> {
                 text += &format!(
                     "[[listener]]\nname = \"l{index}\"\naddress = {list}\nbacklog = {backlog}\nbuffer = \"{buffer}\"\nmax_bytes = \"{bytes}\"\n\
                      tcp = {{ nodelay = {nodelay}, user_timeout = {short}, keepalive = {{ count = {count} }}, {kernel} }}\n\
-                     timeout = {{ idle = {long}, stall = {short} }}\n{beyond}"
+                     timeout = {{ idle = {long}, stall = {short} }}\n{beyond}{}",
+                    // Not both: what is said in plain text is for those who speak it.
+                    if beyond.contains("refusal") { "" } else { &tls }
                 );
             }
             text

@@ -20,7 +20,7 @@ mod kernel;
 mod peers;
 mod support;
 
-use kernel::{HeldThread, Terminal};
+use kernel::{HeldThread, Terminal, wait_until};
 use peers::{Busy, End, TICK, end_of, free_address, is_refused};
 use support::{Daemon, ECHO, connect, echo_exact, expect_end, expect_exact};
 
@@ -344,9 +344,15 @@ fn sighup_during_the_start_is_a_reload_after_ready() {
         // It is read before anything that comes later, so this one cannot overtake it.
         let answer = daemon.reload();
         assert!(answer.status.success());
-        let notified = daemon.notified();
-        let reloads = notified.iter().filter(|message| reloading(message)).count();
-        assert_eq!(reloads, 2, "attempt {attempt}: {notified:?}");
+        let reloads = || {
+            daemon
+                .notified()
+                .into_iter()
+                .filter(|m| reloading(m))
+                .count()
+        };
+        wait_until("both reloads were told", || reloads() >= 2);
+        assert_eq!(reloads(), 2, "attempt {attempt}: {:?}", daemon.notified());
     }
 }
 

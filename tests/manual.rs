@@ -29,15 +29,16 @@ fn defaults() -> Vec<(String, String)> {
     let mut table = String::new();
     let mut found = Vec::new();
     for line in FILE.lines() {
-        if let Some(heading) = line.strip_prefix('[') {
+        // A table that is shown instead of a word is a comment with its heading.
+        if let Some(heading) = line.trim_start_matches('#').strip_prefix('[') {
             let name = heading.trim_start_matches('[').split(']').next().unwrap();
             table = format!("{name}.");
         } else if let Some((key, rest)) = line.trim_start_matches('#').split_once(" = ") {
             let value = rest.split('#').next().unwrap().trim();
-            match value.strip_prefix('{') {
+            match value.trim_start_matches('[').strip_prefix('{') {
                 // What is shown beside the default is a table, of keys with defaults of their own.
                 Some(inner) => {
-                    for part in inner.trim_end_matches('}').split(',') {
+                    for part in inner.trim_end_matches(['}', ']']).split(',') {
                         let (name, value) = part.trim().split_once(" = ").unwrap();
                         found.push((format!("{table}{key}.{name}"), value.to_string()));
                     }
@@ -125,7 +126,7 @@ const CHANGEABLE: [&str; 22] = [
 ];
 
 /// Those for which there is no key.
-const NOT_YET: [&str; 2] = ["encryption method", "compression method"];
+const NOT_YET: [&str; 1] = ["compression method"];
 
 /// The manual's list of what can be changed: each phrase with its keys, and its text.
 fn changeable() -> Vec<(&'static str, Vec<&'static str>, &'static str)> {

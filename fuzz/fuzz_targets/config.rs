@@ -32,6 +32,9 @@ const VALUES: &[&str] = &[
     "\"daemon\"", "\"local7\"", "\"a\"", "\"b\"", "\"A b\"", "\"\\u001b[2J\"", "\"\"",
     "[]", "{}", "[\"127.0.0.1:7\"]", "[\"[::1]:7\", \"0.0.0.0:8\"]", "[\"[::ffff:1.2.3.4]:7\"]", "[\"[fe80::1%2]:7\"]",
     "{ idle = \"60s\", interval = \"10s\", count = 6 }", "{ idle = \"1s\" }",
+    "{ certificates = [{ certificate = \"/c\", key = \"/k\" }] }", "[{ certificate = \"/c\", key = \"/k\" }]",
+    "\"/ca.pem\"", "\"required\"", "\"optional\"", "\"1.2\"", "\"1.3\"", "\"warn\"", "\"refuse\"",
+    "[\"TLS_AES_256_GCM_SHA384\"]", "[\"X25519\"]", "[\"a@b.example\", \"::1\"]",
 ];
 
 fuzz_target!(|bytes: &[u8]| {

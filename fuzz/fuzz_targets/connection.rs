@@ -386,6 +386,7 @@ impl Run {
                     self.again = true;
                 }
                 Want::Identify => unreachable!("nobody speaks for this peer"),
+                Want::Greet => unreachable!("no listener here speaks TLS"),
                 Want::Close { reset } => self.close(reset),
             }
         }

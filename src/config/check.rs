@@ -12,85 +12,16 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Group, User, geteuid};
 
+use super::descriptors::effective_max_connections;
 use super::error::Error;
 use super::memory::print_memory;
 use super::{Config, Objection, Origin, escape, per_socket, print, shipped};
-
-/// Descriptors that are neither a connection's nor a worker's nor a configured address's: log,
-/// control, signals and some to spare (32), so that the daemon never has to choose between a peer and
-/// its own log; and sockets handed over (16), of which a check knows nothing.
-pub const DESCRIPTOR_RESERVE: u64 = 32 + 16;
-
-/// Descriptors of one worker: its driver's, its alarm and its bell, which io_uring has twice.
-const WORKER_DESCRIPTORS: u64 = 4;
-
-/// Most connections where nobody says how many: what a small host bears.
-pub const AUTO_CONNECTIONS_MAX: u32 = 10_000;
-
-/// Least connections that may have our FIN and not be counted any more.
-const PARTING_MIN: u32 = 64;
 
 /// The user that everybody has, as who the daemon serves if nobody has configured another.
 const NOBODY: &str = "nobody";
 
 /// Ports below this are root's where the kernel does not say otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
-
-/// How many connections the daemon will take. A number that does not fit is refused, because it would
-/// be a promise that breaks under load.
-pub fn effective_max_connections(
-    config: &Config,
-    workers: u16,
-    descriptor_limit: u64,
-) -> Result<u32, Error> {
-    let reserve = reserve(config, workers);
-    let fits = descriptor_limit.saturating_sub(reserve);
-    let wanted = config.max_connections.map(u32::from);
-    let refused = |wanted| {
-        config.refuse(Objection::descriptors(
-            wanted,
-            descriptor_limit,
-            fits,
-            reserve,
-        ))
-    };
-    match wanted {
-        Some(wanted) if u64::from(wanted) <= fits => Ok(wanted),
-        Some(_) => Err(refused(wanted)),
-        None if fits == 0 => Err(refused(None)),
-        None => {
-            Ok(u32::try_from(fits)
-                .map_or(AUTO_CONNECTIONS_MAX, |fits| fits.min(AUTO_CONNECTIONS_MAX)))
-        }
-    }
-}
-
-/// Most connections that have our FIN and are not counted any more: an eighth of `max_connections`, a few at
-/// least, and as many as the descriptors beside it allow.
-pub fn parting_connections(
-    config: &Config,
-    workers: u16,
-    descriptor_limit: u64,
-    max_connections: u32,
-) -> u32 {
-    let taken = reserve(config, workers) + u64::from(max_connections);
-    let spare = u32::try_from(descriptor_limit.saturating_sub(taken)).unwrap_or(u32::MAX);
-    most_parting(max_connections).min(spare)
-}
-
-/// The same, with descriptors enough.
-pub(super) fn most_parting(max_connections: u32) -> u32 {
-    (max_connections / 8).max(PARTING_MIN)
-}
-
-/// Descriptors that no connection can have.
-fn reserve(config: &Config, workers: u16) -> u64 {
-    let addresses = config
-        .listeners
-        .iter()
-        .map(|listener| listener.address.len() as u64);
-    DESCRIPTOR_RESERVE + u64::from(workers) * WORKER_DESCRIPTORS + addresses.sum::<u64>()
-}
 
 /// How many threads serve: as configured, or one for each CPU that this process may use.
 pub fn worker_count(config: &Config) -> u16 {
@@ -141,12 +72,16 @@ impl Host {
     }
 }
 
+/// Looks at the certificates that a configuration names: what is worth knowing, or why it is refused.
+pub type Identities<'a> = &'a dyn Fn(&Config) -> Result<Vec<String>, String>;
+
 /// Checks the configuration at `path` (or the default one) on `host`; findings go to `out`, refusals
 /// to `err`. Returns whether the daemon would start.
 pub fn check(
     path: Option<&Path>,
     with_print: bool,
     host: &Host,
+    identities: Identities<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<bool> {
@@ -159,7 +94,11 @@ pub fn check(
     };
     let workers = workers_on(&config, host.cpus);
     let connections = effective_max_connections(&config, workers, host.descriptor_limit);
-    let findings = findings(&config, host);
+    let mut findings = findings(&config, host);
+    match identities(&config) {
+        Ok(notes) => findings.extend(notes.into_iter().map(Finding::Note)),
+        Err(refusal) => findings.push(Finding::Refused(refusal)),
+    }
     if with_print {
         write!(out, "{}", print(&config))?;
         if let Ok(connections) = &connections {
@@ -169,7 +108,9 @@ pub fn check(
     }
     // After the configuration everything is a comment, so that the output is a file as well.
     let mark = if with_print { "# " } else { "" };
-    let missing = findings.iter().any(|f| matches!(f, Finding::Missing(_)));
+    let missing = findings
+        .iter()
+        .any(|f| matches!(f, Finding::Missing(_) | Finding::Refused(_)));
     let starts = connections.is_ok() && !missing;
     if starts {
         writeln!(out, "{mark}{}: valid", origin(&config))?;
@@ -185,6 +126,7 @@ pub fn check(
         match finding {
             Finding::Note(note) => writeln!(out, "{mark}{note}")?,
             Finding::Missing(refusal) => writeln!(err, "{}", refusal.render())?,
+            Finding::Refused(line) => writeln!(err, "echod: {line}")?,
         }
     }
     if let Err(error) = &connections {
@@ -207,6 +149,8 @@ enum Finding {
     Note(String),
     /// The daemon would not start.
     Missing(Error),
+    /// Nor would it, for something that no line of the file can be blamed for.
+    Refused(String),
 }
 
 fn findings(config: &Config, host: &Host) -> Vec<Finding> {
@@ -336,7 +280,15 @@ mod tests {
         let path = directory.path().join("echod.toml");
         fs::write(&path, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ok = check(Some(&path), with_print, host, &mut out, &mut err).unwrap();
+        let ok = check(
+            Some(&path),
+            with_print,
+            host,
+            &|_| Ok(Vec::new()),
+            &mut out,
+            &mut err,
+        )
+        .unwrap();
         (
             ok,
             String::from_utf8(out).unwrap(),
@@ -444,6 +396,7 @@ mod tests {
             let said = |finding| match finding {
                 Finding::Note(note) => note,
                 Finding::Missing(error) => format!("refused: {error}"),
+                Finding::Refused(line) => line,
             };
             accounts(&config, &root).into_iter().map(said).collect()
         };

@@ -80,6 +80,8 @@ const EFFECTS: &[(&str, Effect)] = {
         // Those who are here were counted under the prefix of their time.
         ("listener.source_prefix", NewConnections),
         ("listener.refusal", Now),
+        // Who is here was shown the certificate of its time, and goes on with it.
+        ("listener.tls", NewConnections),
         // A connection has the options that its listening socket had when it came.
         ("listener.tcp.nodelay", NewConnections),
         ("listener.tcp.keepalive", NewConnections),

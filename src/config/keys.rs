@@ -4,7 +4,7 @@
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value};
 
-use super::{proxy, rate, schema};
+use super::{proxy, rate, schema, tls};
 
 /// Longest unknown key that is compared: no known one is near to a longer.
 const COMPARED_MAX: usize = 64;
@@ -13,20 +13,23 @@ const COMPARED_MAX: usize = 64;
 const LIKENESS_MIN: f64 = 0.8;
 
 /// Tables that are written in one line, as the value of a key.
-const INLINE: [&str; 3] = [
+const INLINE: [&str; 4] = [
+    "listener.tls.certificates",
     "listener.tcp.keepalive",
     "listener.source_prefix",
     "listener.rate.connections",
 ];
 
 /// Every table: what is written in front of its keys, and its keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 12] {
+fn tables() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("", fields::<schema::File>()),
         ("log.", fields::<schema::Log>()),
         ("pressure.", fields::<schema::Pressure>()),
         ("listener.", fields::<schema::Listener>()),
         ("listener.source_prefix.", fields::<schema::SourcePrefix>()),
+        ("listener.tls.", fields::<tls::Written>()),
+        ("listener.tls.certificates.", fields::<tls::WrittenPair>()),
         ("listener.tcp.", fields::<schema::Tcp>()),
         ("listener.tcp.keepalive.", fields::<schema::Keepalive>()),
         ("listener.timeout.", fields::<schema::Timeout>()),

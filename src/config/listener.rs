@@ -16,7 +16,8 @@ use super::schema::{self, ADDRESSES_MAX};
 use super::validate::Judge;
 use super::value::{Off, Setting, Whole, Words};
 use super::{
-    Access, ConnectionRate, Keepalive, Listener, Rate, Service, SourcePrefix, Tcp, Timeout,
+    Access, ConnectionRate, Keepalive, Listener, Rate, RefusalForm, Service, SourcePrefix, Tcp,
+    Timeout,
 };
 
 /// Where the rules between keys point to.
@@ -24,6 +25,7 @@ struct Places {
     service: Range<usize>,
     defer_accept: Option<Range<usize>>,
     fast_open: Option<Range<usize>>,
+    refusal: Option<Range<usize>>,
 }
 
 impl Judge<'_> {
@@ -50,6 +52,11 @@ impl Judge<'_> {
                 .as_ref()
                 .ok()
                 .and_then(|tcp| tcp.fast_open.span.clone()),
+            refusal: listener.refusal.span.clone(),
+        });
+        let tls_place = places.as_ref().map(|places| {
+            let span = listener.tls.span.clone();
+            span.unwrap_or(places.service.clone())
         });
         let name = self.take(&key("name"), listener.name);
         let address = self.addresses(&key("address"), listener.address);
@@ -70,6 +77,11 @@ impl Judge<'_> {
             .take(&key("source_prefix"), listener.source_prefix)
             .and_then(|prefix| self.source_prefix(&key("source_prefix."), prefix));
         let refusal = self.take(&key("refusal"), listener.refusal);
+        let tls = match self.take(&key("tls"), listener.tls) {
+            Some(Off(Some(tls))) => self.tls(&key("tls."), tls, tls_place).map(Some),
+            Some(Off(None)) => Some(None),
+            None => None,
+        };
         let tcp = self
             .take(&key("tcp"), listener.tcp)
             .and_then(|tcp| self.tcp(&key("tcp."), tcp));
@@ -98,6 +110,7 @@ impl Judge<'_> {
             max_bytes: max_bytes?.0.map(|most| most.0),
             source_prefix: source_prefix?,
             refusal: refusal?,
+            tls: tls?,
             tcp: tcp?,
             timeout: timeout?,
             access: access?,
@@ -105,6 +118,7 @@ impl Judge<'_> {
             rate: rate?,
         };
         if let Some(places) = places {
+            self.refusal_is_heard(owner, &listener, &places);
             self.service_is_served(owner, &listener, places);
         }
         Some(listener)
@@ -124,7 +138,7 @@ impl Judge<'_> {
     }
 
     /// All items of a list, if each is right.
-    fn each<T, U>(
+    pub(super) fn each<T, U>(
         &mut self,
         key: &str,
         items: Vec<Setting<T>>,
@@ -287,6 +301,17 @@ impl Judge<'_> {
         let rate = self.take(&format!("{prefix}rate"), table.rate);
         let burst = self.take(&format!("{prefix}burst"), table.burst);
         Some(rate?.with(burst?))
+    }
+
+    /// A line of text is for peers that do not wait for a handshake.
+    fn refusal_is_heard(&mut self, owner: &str, listener: &Listener, places: &Places) {
+        if listener.tls.is_some() && listener.refusal == RefusalForm::Say {
+            self.problem(
+                places.refusal.clone().unwrap_or(places.service.clone()),
+                format!("{owner}refusal: \"say\" is plain text, and its peers speak TLS"),
+                "write \"reset\"",
+            );
+        }
     }
 
     /// What its service asks of the other keys.

@@ -1,6 +1,6 @@
 //! The most memory that a configuration allows, with the formula. Pure.
 
-use super::check::most_parting;
+use super::descriptors::most_parting;
 use super::quantity::write_size;
 use super::{Config, Engine};
 use crate::buffer::{TURN_MEMORY, URING_MEMORY};
@@ -9,6 +9,9 @@ use crate::worker::sources::{IDLE_MAX, SOURCE_MEMORY};
 /// What one connection takes besides buffers: its state, its timer, its place in two tables, and the source
 /// that it may be the only one of.
 pub const CONNECTION_MEMORY: u64 = 400 + SOURCE_MEMORY;
+
+/// What a session of TLS takes besides: its keys, or its handshake.
+pub const SESSION_MEMORY: u64 = 8 << 10;
 
 /// What the program takes that serves nobody: its code and what it reads of it, the log's queue, stacks.
 pub const PROGRAM_MEMORY: u64 = 24 << 20;
@@ -43,10 +46,23 @@ pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u
             .saturating_add(config.buffer_memory)
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
             .saturating_add(connections * CONNECTION_MEMORY)
+            .saturating_add(sessions(config, connections) * SESSION_MEMORY)
             .saturating_add(rated(config) * IDLE_MAX as u64 * SOURCE_MEMORY)
             .saturating_add(prefixes(config) * PREFIX_MEMORY),
         kernel: connections.saturating_mul(per_socket),
     }
+}
+
+/// Most connections that speak TLS, of so many.
+fn sessions(config: &Config, connections: u64) -> u64 {
+    let listeners = config.listeners.iter();
+    let most = listeners.filter(|listener| listener.tls.is_some());
+    let most = most.map(|listener| {
+        listener
+            .max_connections
+            .map_or(connections, |most| most.get().into())
+    });
+    most.fold(0, u64::saturating_add).min(connections)
 }
 
 /// Listeners that remember sources without a connection, for their rates.
@@ -94,6 +110,15 @@ pub(super) fn print_memory(
         rated(config),
         prefixes(config),
     );
+    let sessions = sessions(config, max_connections.into());
+    if sessions > 0 {
+        // Before the line's end.
+        out.pop();
+        out.push_str(&format!(
+            " + {sessions} sessions of TLS * {}\n",
+            write_size(SESSION_MEMORY)
+        ));
+    }
     let kernel = match per_socket {
         Some(each) => format!(
             "# and {} of the kernel's\n#   = ({max_connections} + {} parting) connections * {} (tcp_rmem[2] + tcp_wmem[2]), never above net.ipv4.tcp_mem\n",
@@ -158,6 +183,22 @@ mod tests {
         let per = std::time::Duration::from_secs(1);
         config.listeners[0].rate.bytes = Some(crate::config::ByteRate { bytes: 1, per });
         assert_eq!(ours(&config) - before, 16_384 * 250);
+    }
+
+    #[test]
+    fn a_listener_that_speaks_tls_has_sessions() {
+        let with = |keys: &str| {
+            let text = format!(
+                "[[listener]]\n{keys}\ntls.certificates = [{{ certificate = '/c', key = '/k' }}]\n"
+            );
+            Config::parse(&text, std::path::Path::new("x.toml")).expect("valid")
+        };
+        let (any, few) = (with(""), with("max_connections = 10"));
+        let ours = |config: &Config| memory(config, 1, 100, 0).ours;
+        assert_eq!(ours(&any) - ours(&few), (90 + 64) * SESSION_MEMORY);
+        assert_eq!(ours(&few) - ours(&Config::defaults()), 10 * SESSION_MEMORY);
+        let text = print_memory(&few, 2, 100, None);
+        assert!(text.contains(" + 10 sessions of TLS * 8KiB\n#"), "{text}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod access;
 mod change;
 mod check;
+mod descriptors;
 mod effect;
 mod error;
 mod keys;
@@ -23,13 +24,14 @@ mod said;
 mod schema;
 mod shipped;
 mod text;
+mod tls;
 mod validate;
 mod value;
 
 pub use change::{Change, NeedsRestart, What, changes, tally};
-pub use check::{
-    AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, Host, check, effective_max_connections,
-    parting_connections, worker_count,
+pub use check::{Host, check, worker_count};
+pub use descriptors::{
+    AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, effective_max_connections, parting_connections,
 };
 pub use effect::Effect;
 pub use error::{Error, Refusal};
@@ -42,6 +44,8 @@ pub use print::print;
 pub use said::{Objection, Said};
 pub use schema::BACKLOG;
 pub(crate) use text::escape;
+pub(crate) use tls::suite_name;
+pub use tls::{Client, Expired, Pair, Tls, TlsVersion};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -288,6 +292,8 @@ pub struct Listener {
     pub source_prefix: SourcePrefix,
     /// What a peer hears that is refused.
     pub refusal: RefusalForm,
+    /// Its peers speak TLS; `None`: they do not.
+    pub tls: Option<Tls>,
     /// Options of its sockets.
     pub tcp: Tcp,
     /// How long things may take.

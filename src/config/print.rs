@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::quantity::{write_duration, write_rate, write_size};
 use super::rate::{write_byte_rate, write_connections};
+use super::tls;
 use super::value::Words;
 use super::{ByteRate, Config, Listener, Share};
 
@@ -137,6 +138,10 @@ pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
                 format!("{{ ipv4 = {}, ipv6 = {} }}", prefix.ipv4, prefix.ipv6),
             ),
             ("refusal", quoted(listener.refusal.word())),
+            (
+                "tls",
+                listener.tls.as_ref().map_or(quoted("off"), tls::write),
+            ),
         ],
     );
     let keepalive = tcp.keepalive.map(|keepalive| {

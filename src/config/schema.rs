@@ -15,6 +15,7 @@ use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
 use super::proxy::Written as ProxyProtocol;
 use super::quantity::{RECORD_BURST, Size, Time};
 use super::rate::WrittenRate;
+use super::tls;
 use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list};
 use super::{
     ByteRate, Engine, Facility, Level, PeerForm, RecordRate, Records, RefusalForm, Service, Share,
@@ -226,6 +227,7 @@ pub(super) struct Listener {
     pub(super) max_bytes: Setting<Off<Size<MAX_BYTES_MIN, MAX_BYTES_MAX>>>,
     pub(super) source_prefix: Setting<SourcePrefix>,
     pub(super) refusal: Setting<RefusalForm>,
+    pub(super) tls: Setting<Off<tls::Written>>,
     pub(super) tcp: Setting<Tcp>,
     pub(super) timeout: Setting<Timeout>,
     pub(super) access: Setting<Access>,
@@ -248,6 +250,7 @@ impl Default for Listener {
             max_bytes: Setting::unset(Off(None)),
             source_prefix: Setting::unset(SourcePrefix::default()),
             refusal: Setting::unset(RefusalForm::Reset),
+            tls: Setting::unset(Off(None)),
             tcp: Setting::unset(Tcp::default()),
             timeout: Setting::unset(Timeout::default()),
             access: Setting::unset(Access::default()),

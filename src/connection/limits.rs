@@ -7,6 +7,7 @@ use crate::bucket::{Bucket, Rate};
 use crate::config::{ByteRate, Pressure};
 use crate::service::Service;
 use crate::tick::Tick;
+use crate::tls::Identity;
 
 /// What holds for all connections of a listener. `None` is off.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Limits {
     pub buffer: u32,
     /// Most bytes, received and sent together; `u64::MAX`: any number.
     pub max_bytes: u64,
+    /// What its peers are shown, who speak TLS; `None`: they do not.
+    pub tls: Option<Arc<Identity>>,
     /// From the beginning to the end of what comes before the service.
     pub handshake: Option<Duration>,
     /// From the beginning, or the end of what comes before the service, to the first byte.
@@ -75,6 +78,7 @@ impl Limits {
             service,
             buffer,
             max_bytes: u64::MAX,
+            tls: None,
             handshake: None,
             first_byte: None,
             idle: None,

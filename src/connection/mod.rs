@@ -14,6 +14,8 @@
 //!  Ending --nothing owed: our FIN--> Parting --the peer's FIN, or --'
 //!                                    PARTING passed; reads and drops
 //! ```
+//! With TLS it is Open from the beginning of the handshake, and a peer whose `close_notify` has come and whose
+//! FIN has not goes from Flushing to Parting.
 //!
 //! Our own end is never a close with bytes unread: that would be a reset, which takes back what the
 //! kernel still had to deliver. Closing submits nothing but the close itself.
@@ -23,6 +25,7 @@ mod outbox;
 mod pacing;
 mod preface;
 mod reason;
+mod sealing;
 mod speaking;
 mod timing;
 mod watch;
@@ -37,6 +40,7 @@ use crate::buffer::{Buffer, Memory};
 use crate::driver::Sent;
 use crate::service::{Service, echo};
 use crate::tick::Tick;
+use crate::tls::Session;
 pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
 use preface::Preface;
@@ -89,6 +93,8 @@ pub enum Want {
     Again,
     /// A header is there: may the peer that it [brought](Connection::brought) come in? To be answered at once.
     Identify,
+    /// The handshake is done: be told the first words, [`Connection::handle_opened`].
+    Greet,
     /// Close, with a reset if asked. Nothing is wanted after it.
     Close {
         /// Throw away what the kernel still holds.
@@ -107,20 +113,23 @@ enum State {
 
 /// What [`Connection::poll_want`] has yet to say; a send is in the outbox instead.
 mod todo {
-    pub(super) const RECEIVE: u8 = 1;
-    pub(super) const SHUTDOWN: u8 = 2;
-    pub(super) const ASK: u8 = 4;
-    pub(super) const DEADLINE: u8 = 8;
-    pub(super) const CLOSE: u8 = 16;
-    pub(super) const RESET: u8 = 32;
-    pub(super) const AGAIN: u8 = 64;
-    pub(super) const IDENTIFY: u8 = 128;
+    pub(super) const RECEIVE: u16 = 1;
+    pub(super) const SHUTDOWN: u16 = 2;
+    pub(super) const ASK: u16 = 4;
+    pub(super) const DEADLINE: u16 = 8;
+    pub(super) const CLOSE: u16 = 16;
+    pub(super) const RESET: u16 = 32;
+    pub(super) const AGAIN: u16 = 64;
+    pub(super) const IDENTIFY: u16 = 128;
+    pub(super) const GREET: u16 = 256;
 }
 
 /// One peer's connection. It is a small record, so that it could be written down with what it owes.
 #[derive(Debug)]
 pub struct Connection {
     outbox: Outbox,
+    /// Its peer speaks TLS.
+    session: Option<Box<Session>>,
     received: u64,
     sent: u64,
     opened: Tick,
@@ -133,12 +142,12 @@ pub struct Connection {
     state: State,
     /// What it is served by, whatever a reload makes of its listener.
     service: Service,
-    /// It is open, and what its peer says is sent back.
+    /// It is open, and what its peer says is sent back as it is.
     answers: bool,
-    /// Ending: the peer's FIN has come.
+    /// The peer's FIN has come.
     peer_closed: bool,
     reason: Reason,
-    todo: u8,
+    todo: u16,
     /// Only where a header comes first.
     preface: Option<Box<Preface>>,
 }
@@ -148,6 +157,11 @@ impl Connection {
     pub fn new(turn: &Turn<'_>) -> Connection {
         let mut connection = Connection {
             outbox: Outbox::with_room(turn.limits.receive()),
+            session: turn
+                .limits
+                .tls
+                .as_ref()
+                .map(|identity| Box::new(Session::new(identity))),
             received: 0,
             sent: 0,
             opened: turn.now,
@@ -156,7 +170,7 @@ impl Connection {
             until: Tick::NEVER,
             state: State::Open,
             service: turn.limits.service,
-            answers: turn.limits.service.answers(),
+            answers: turn.limits.service.answers() && turn.limits.tls.is_none(),
             peer_closed: false,
             reason: Reason::Done,
             todo: todo::RECEIVE,
@@ -194,6 +208,11 @@ impl Connection {
             self.received -= u64::from(input.len());
             return self.receive_header(input, turn);
         }
+        if self.session.is_some() {
+            // What is counted is plaintext.
+            self.received -= u64::from(input.len());
+            return self.receive_sealed(&input, turn);
+        }
         if self.state != State::Open {
             return;
         }
@@ -225,7 +244,7 @@ impl Connection {
         if limits.max_bytes == u64::MAX {
             return length;
         }
-        let carried = self.received - length + self.sent + u64::from(self.outbox.owed());
+        let carried = self.received - length + self.sent + self.plaintext_owed();
         self.service
             .input_within(limits.max_bytes.saturating_sub(carried))
     }
@@ -251,7 +270,7 @@ impl Connection {
 
     #[cold]
     fn sent_slowly(&mut self, sent: Sent, turn: &Turn<'_>) {
-        self.sent += u64::from(sent.count());
+        self.sent += self.plaintext_of(sent.count());
         if self.state == State::Closing {
             // It was on its way when we closed, and owes nobody anything now.
             return;
@@ -289,16 +308,17 @@ impl Connection {
     pub fn handle_peer_closed(&mut self, turn: &Turn<'_>) {
         match self.state {
             State::Open => {
+                self.peer_closed = true;
                 self.cut_header();
-                self.state = State::Flushing;
-                self.answers = false;
-                self.finish_if_flushed(turn);
+                if self.awaits_header() || self.is_well_closed() {
+                    self.begin_flushing(turn);
+                }
             }
             // It has heard all that we have to say, or will hear it before our close.
             State::Parting => self.close(self.reason, false),
             // It goes on until what is owed has left; then there is nothing to wait for.
-            State::Ending => self.peer_closed = true,
-            State::Flushing | State::Closing => {}
+            State::Ending | State::Flushing => self.peer_closed = true,
+            State::Closing => {}
         }
     }
 
@@ -345,6 +365,7 @@ impl Connection {
         // Nothing more is answered; what comes is read once our FIN is out.
         self.set_room(0);
         self.todo |= todo::DEADLINE;
+        self.seal(turn);
         self.finish_if_flushed(turn);
     }
 
@@ -354,9 +375,8 @@ impl Connection {
             return;
         }
         match self.state {
-            State::Flushing => self.close(self.reason, false),
-            State::Ending if self.peer_closed => self.close(self.reason, false),
-            State::Ending => {
+            State::Flushing | State::Ending if self.peer_closed => self.close(self.reason, false),
+            State::Flushing | State::Ending => {
                 // Past the end of a drain, until the reset that was announced.
                 let late = |drain: &Drain| turn.now >= drain.until;
                 let parting = match turn.limits.drain {
@@ -364,12 +384,18 @@ impl Connection {
                     Some(drain) => drain.parting,
                     None => PARTING,
                 };
+                if self.state == State::Flushing {
+                    // What it had there was of a rate.
+                    self.until = Tick::NEVER;
+                }
                 self.state = State::Parting;
                 self.until = self.until.min(turn.now + parting);
                 self.set_room(turn.limits.buffer);
                 self.todo |= todo::SHUTDOWN | todo::DEADLINE;
             }
-            State::Open if self.service.is_endless() => self.todo |= todo::AGAIN,
+            State::Open if self.service.is_endless() && !self.is_handshaking() => {
+                self.todo |= todo::AGAIN;
+            }
             State::Open | State::Parting | State::Closing => {}
         }
     }
@@ -407,7 +433,7 @@ impl Connection {
         if self.todo == 0 {
             return None;
         }
-        let mut due = |bit: u8| {
+        let mut due = |bit: u16| {
             let set = self.todo & bit != 0;
             self.todo &= !bit;
             set
@@ -428,6 +454,8 @@ impl Connection {
             Some(Want::Deadline)
         } else if due(todo::AGAIN) {
             Some(Want::Again)
+        } else if due(todo::GREET) {
+            Some(Want::Greet)
         } else {
             None
         }

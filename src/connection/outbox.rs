@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::buffer::{Buffer, Memory};
+use crate::buffer::{Buffer, GATHER, Memory};
 
 /// `buffer_memory` does not hold what a peer is owed: its connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,10 @@ impl Outbox {
         }
         self.owed += bytes.len();
         let behind = self.behind.get_or_insert_default();
+        if bytes.is_kept() && bytes.len() >= GATHER {
+            behind.push_back(bytes);
+            return Ok(());
+        }
         if let Some(last) = behind.back_mut() {
             let gathered = last.append(bytes.bytes());
             bytes.advance(gathered);

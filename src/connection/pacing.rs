@@ -17,9 +17,10 @@ impl Connection {
         let (owed, high) = (self.outbox.owed(), limits.buffer);
         let is_paused = self.is_paused() && !self.service.is_endless();
         let is_over = owed > high / LOW_WATER && (self.outbox.room == 0 || owed >= high);
-        self.set_room(if is_paused || self.answers && is_over {
+        let answers = self.echoes();
+        self.set_room(if is_paused || answers && is_over {
             0
-        } else if self.answers {
+        } else if answers {
             high.saturating_sub(owed).min(limits.receive())
         } else {
             limits.receive()

@@ -85,18 +85,17 @@ impl Connection {
         self.end(Reason::Proxy, turn.now + ENDING, turn);
     }
 
-    /// The peer's FIN has come while a header was awaited.
+    /// The peer's FIN has come, perhaps in the middle of a header.
     pub(super) fn cut_header(&mut self) {
-        let Some(preface) = self
+        if let Some(preface) = self
             .preface
             .as_mut()
             .filter(|preface| preface.kept.is_some())
-        else {
-            return;
-        };
-        preface.kept = None;
-        preface.wrong = Some("an end in the middle of the header");
-        self.reason = Reason::Proxy;
+        {
+            preface.kept = None;
+            preface.wrong = Some("an end in the middle of the header");
+            self.reason = Reason::Proxy;
+        }
     }
 
     /// The address that a header brought; to be asked when the connection [wants](super::Want::Identify) it.
@@ -111,7 +110,7 @@ impl Connection {
             return;
         };
         preface.stage = Stage::Served(turn.now);
-        self.answers = self.service.answers();
+        self.answers = self.service.answers() && self.session.is_none();
         self.heard = turn.now;
         self.todo |= todo::DEADLINE;
         // Its source may have a debt already.

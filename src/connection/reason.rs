@@ -39,6 +39,8 @@ reasons! {
     Handshake = "handshake", true;
     /// It has to begin with a PROXY header, and what it sent was none.
     Proxy = "proxy", true;
+    /// The peer's TLS failed, or the peer left in the handshake; the record says why.
+    Tls = "tls", true;
     /// It sent nothing for `timeout.first_byte`.
     FirstByte = "first_byte", true;
     /// It sent nothing for `timeout.idle`.

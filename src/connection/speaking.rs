@@ -13,6 +13,7 @@ impl Connection {
     /// [speaks first](crate::service::Service::speaks_first).
     pub fn handle_opened(&mut self, words: &[u8], turn: &Turn<'_>) {
         if self.service.is_endless() {
+            self.go_on_after_words(turn);
             return self.handle_again(turn);
         }
         let allowed = self.left(turn).min(words.len() as u64);
@@ -22,20 +23,21 @@ impl Connection {
             return self.close(Reason::Full, true);
         };
         if allowed > 0 {
-            let pushed = self.outbox.push(words_kept, turn.memory);
-            self.after_slow(pushed, turn);
+            self.say(words_kept, turn);
         }
         if allowed < words.len() {
             self.end(Reason::Quota, turn.now + ENDING, turn);
         } else if self.service.is_brief() {
             self.end(Reason::Done, turn.now + ENDING, turn);
+        } else {
+            self.go_on_after_words(turn);
         }
     }
 
     /// The turn has come that was waited for with [`Want::Again`](super::Want::Again).
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
         // One that a rate pauses is told again when the pause ends.
-        let is_open = self.state == State::Open && !self.awaits_header();
+        let is_open = self.state == State::Open && !self.awaits_header() && !self.is_handshaking();
         if !is_open || self.outbox.owed() > 0 || self.is_paused() {
             return;
         }
@@ -49,8 +51,7 @@ impl Connection {
             .min(u32::try_from(left).unwrap_or(u32::MAX));
         let chunk = chargen::chunk(self.sent, most);
         let length = chunk.len();
-        let pushed = self.outbox.push(chunk, turn.memory);
-        self.after_slow(pushed, turn);
+        self.say(chunk, turn);
         self.pace(length.into(), turn);
     }
 

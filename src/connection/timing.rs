@@ -27,7 +27,7 @@ impl Connection {
             State::Flushing if now >= self.over(limits.lifetime) => {
                 self.close(Reason::Lifetime, true)
             }
-            State::Open if self.awaits_header() && now >= self.over(limits.handshake) => {
+            State::Open if now >= self.shaken(limits) => {
                 self.end(Reason::Handshake, now + ENDING, turn);
             }
             State::Open if self.is_unheard() && now >= self.unheard(limits) => {
@@ -61,9 +61,7 @@ impl Connection {
         } else {
             self.quiet(limits.idle)
         };
-        let first = if self.awaits_header() {
-            self.over(limits.handshake)
-        } else if self.is_unheard() {
+        let first = if self.is_unheard() {
             self.unheard(limits)
         } else {
             Tick::NEVER
@@ -79,6 +77,7 @@ impl Connection {
                 .min(self.asks(limits)),
             State::Open => self
                 .over(limits.lifetime)
+                .min(self.shaken(limits))
                 .min(first)
                 .min(idle)
                 .min(self.until)
@@ -86,6 +85,15 @@ impl Connection {
                 .min(self.judged(limits))
                 .min(self.looks(limits))
                 .min(self.asks(limits)),
+        }
+    }
+
+    /// When what comes before the service has to be done, while it is not.
+    fn shaken(&self, limits: &Limits) -> Tick {
+        if self.awaits_header() || self.is_handshaking() {
+            self.over(limits.handshake)
+        } else {
+            Tick::NEVER
         }
     }
 

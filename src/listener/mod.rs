@@ -210,6 +210,7 @@ pub(crate) mod testing {
         Listener {
             name: name.to_owned(),
             address: address.iter().map(parse).collect(),
+            tls: None,
             timeout: Timeout {
                 handshake: None,
                 first_byte: None,

@@ -12,6 +12,7 @@ use super::event::Event;
 use super::kind;
 use crate::config::PeerForm;
 use crate::connection::Reason;
+use crate::tls::Facts;
 
 /// What is known of a connection when it has ended, or was not begun.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Record {
     pub duration: Duration,
     /// What the kernel measured; `None` if it was not asked.
     pub tcp: Option<TcpFacts>,
+    /// What its TLS was; `None`: it spoke none.
+    pub tls: Option<Box<Facts>>,
 }
 
 /// The kernel's own view of a connection, from `TCP_INFO`.
@@ -72,13 +75,36 @@ impl Record {
             .with("received", self.received)
             .with("sent", self.sent)
             .with("duration", thousandths(self.duration.as_millis(), "s"));
-        match self.tcp {
+        let event = match self.tcp {
             None => event,
             Some(tcp) => event
                 .with("rtt", thousandths(tcp.rtt.as_micros(), "ms"))
                 .with("retrans", tcp.retrans),
+        };
+        match &self.tls {
+            None => event,
+            Some(tls) => with_tls(event, tls),
         }
     }
+}
+
+/// What both ends agreed on, as far as they did.
+fn with_tls(mut event: Event, tls: &Facts) -> Event {
+    let said = [
+        ("tls", tls.version),
+        ("cipher", tls.cipher.as_deref()),
+        ("sni", tls.sni.as_deref()),
+        ("alpn", tls.alpn.as_deref()),
+        ("client", tls.client.as_deref()),
+        ("truncated", tls.truncated.then_some("yes")),
+        ("cause", tls.cause.as_deref()),
+    ];
+    for (key, value) in said {
+        if let Some(value) = value {
+            event = event.with(key, value);
+        }
+    }
+    event
 }
 
 /// The event of a connection that begins.
@@ -135,6 +161,7 @@ mod tests {
             sent: 512,
             duration: Duration::from_micros(1_204_900),
             tcp: None,
+            tls: None,
         }
     }
 

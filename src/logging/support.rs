@@ -53,5 +53,6 @@ pub(super) fn record(number: u16, reason: Reason, received: u64) -> Record {
         sent: received,
         duration: Duration::from_millis(7),
         tcp: None,
+        tls: None,
     }
 }

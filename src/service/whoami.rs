@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use crate::driver::TcpInfo;
+use crate::tls::Facts;
 
 /// What the configuration has us say of ourselves; empty: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,9 @@ struct Line<'a> {
     tcp: Option<Tcp<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<Proxy>,
+    /// Of those who speak it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     instance: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -60,6 +64,17 @@ struct Tcp<'a> {
     congestion: Option<&'a str>,
 }
 
+/// What the other handshake agreed on. None: it was not asked for, or not said.
+#[derive(Debug, Serialize)]
+struct Tls<'a> {
+    version: Option<&'a str>,
+    cipher: Option<&'a str>,
+    group: Option<&'a str>,
+    sni: Option<&'a str>,
+    alpn: Option<&'a str>,
+    client: Option<&'a str>,
+}
+
 #[derive(Debug, Serialize)]
 struct WindowScale {
     peer: u8,
@@ -71,8 +86,8 @@ pub fn line(
     peer: SocketAddr,
     via: Option<SocketAddr>,
     listener: &str,
-    facts: Option<TcpInfo>,
-    congestion: Option<&str>,
+    (facts, congestion): (Option<TcpInfo>, Option<&str>),
+    tls: Option<&Facts>,
     about: &About,
 ) -> String {
     let tcp = facts.map(|facts| Tcp {
@@ -93,6 +108,14 @@ pub fn line(
         listener,
         tcp,
         proxy: via.map(|via| Proxy { via }),
+        tls: tls.map(|tls| Tls {
+            version: tls.version,
+            cipher: tls.cipher.as_deref(),
+            group: tls.group.as_deref(),
+            sni: tls.sni.as_deref(),
+            alpn: tls.alpn.as_deref(),
+            client: tls.client.as_deref(),
+        }),
         instance: &about.instance,
         contact: &about.contact,
     };
@@ -125,8 +148,8 @@ mod tests {
                 peer(),
                 None,
                 "whoami",
-                Some(facts),
-                Some("cubic"),
+                (Some(facts), Some("cubic")),
+                None,
                 &About::default()
             ),
             "{\"peer\":{\"address\":\"192.0.2.1\",\"port\":50312},\"listener\":\"whoami\",\
@@ -143,7 +166,7 @@ mod tests {
         };
         let peer = "[2001:db8::7]:1".parse().expect("an address");
         assert_eq!(
-            line(peer, None, "w", None, None, &about),
+            line(peer, None, "w", (None, None), None, &about),
             "{\"peer\":{\"address\":\"2001:db8::7\",\"port\":1},\"listener\":\"w\",\"tcp\":null,\
              \"instance\":\"far end 3, Zürich\",\"contact\":\"noc@example.net\"}\n"
         );
@@ -153,7 +176,7 @@ mod tests {
     fn who_comes_by_a_balancer_is_told_which() {
         let via = "10.0.0.1:4321".parse().ok();
         assert_eq!(
-            line(peer(), via, "w", None, None, &About::default()),
+            line(peer(), via, "w", (None, None), None, &About::default()),
             "{\"peer\":{\"address\":\"192.0.2.1\",\"port\":50312},\"listener\":\"w\",\"tcp\":null,\
              \"proxy\":{\"via\":\"10.0.0.1:4321\"}}\n"
         );

@@ -15,6 +15,7 @@ use crate::config::{
 use crate::listener;
 use crate::logging::{Event, kind};
 use crate::tick::Tick;
+use crate::tls::{self, Identities};
 
 /// Changes that the log tells one by one.
 const TOLD_MAX: usize = 20;
@@ -26,6 +27,8 @@ enum Error {
     Config(#[from] config::Error),
     #[error(transparent)]
     NeedsRestart(#[from] NeedsRestart),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     #[error(transparent)]
     Listener(listener::Error),
     #[error(
@@ -97,7 +100,8 @@ impl Supervisor {
         let mut changes = changes(&self.config, &config)?;
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let max_connections = effective_max_connections(&config, worker_count(&config), limit)?;
-        let Prepared { serving, events } = self.serving.prepare(&config)?;
+        let identities = Identities::load(&config, self.serving.identities())?;
+        let Prepared { serving, events } = self.serving.prepare(&config, identities)?;
         for change in &mut changes {
             if let Some(listener) = &change.listener
                 && serving.is_handed(listener)
@@ -123,6 +127,7 @@ impl Supervisor {
         }
         self.tell_changes(&next.changes);
         self.status.refused = None;
+        self.status.certificate = next.serving.certificate();
         self.status.note = next.serving.notes().first().map(ToString::to_string);
         self.config = next.config;
         // Sockets that are served no longer are closed here, once the workers have let go of them too.

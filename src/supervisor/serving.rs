@@ -5,22 +5,23 @@
 //! bound. So a configuration that cannot be served is refused whole, and the present one serves on. A
 //! handed socket is never closed: PID 1 listens on it as well, and peers would hang.
 
+mod terms;
+
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::sys::socket::{Backlog, listen};
 use socket2::SockRef;
 
-use crate::bucket::{Bucket, Rate};
-use crate::config::{self, Config, Origin, RefusalForm, SourcePrefix, worker_count};
+use crate::bucket::Bucket;
+use crate::config::{self, Config, Origin, SourcePrefix, worker_count};
 use crate::connection::{Limits, Reason};
 use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::service::whoami::About;
-use crate::worker::access::Access;
+use crate::tls::{Identities, Identity, NoteKind};
 use crate::worker::gate::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
 
@@ -46,6 +47,7 @@ struct Served {
     id: u16,
     config: config::Listener,
     gate: Gate,
+    tls: Option<Arc<Identity>>,
     /// What is left of its `rate.total_bytes`.
     total: Arc<Bucket>,
     own: Vec<Held>,
@@ -69,6 +71,7 @@ pub struct Serving {
     listeners: Vec<Served>,
     unclaimed: Vec<usize>,
     notes: Vec<Note>,
+    identities: Identities,
     next: u16,
 }
 
@@ -109,12 +112,16 @@ impl Serving {
         }
     }
 
-    /// What `config` would have served, with this as the present state. Changes nothing of it but the
+    /// What `config` would have served, with these identities and this as the present state. Changes nothing of it but the
     /// options and the queues' lengths of sockets that stay, which a refusal puts back.
     ///
     /// # Errors
     /// The first socket that cannot be had, or does not take its options.
-    pub fn prepare(&self, config: &Config) -> Result<Prepared, listener::Error> {
+    pub fn prepare(
+        &self,
+        config: &Config,
+        identities: Identities,
+    ) -> Result<Prepared, listener::Error> {
         let names: Vec<_> = self
             .handed
             .iter()
@@ -126,6 +133,7 @@ impl Serving {
             listeners: Vec::new(),
             unclaimed: assignment.unclaimed,
             notes: assignment.notes,
+            identities,
             next: self.next,
         };
         let mut events = Vec::new();
@@ -157,6 +165,7 @@ impl Serving {
             next.listeners.push(Served {
                 id,
                 config: listener.clone(),
+                tls: next.identities.of(&listener.name).cloned(),
                 total: present.map_or_else(Arc::default, |served| Arc::clone(&served.total)),
                 gate,
                 own,
@@ -312,6 +321,19 @@ impl Serving {
             };
             events.push(Event::of(kind).detail(note));
         }
+        // At each load: whoever has to renew a certificate may not have heard of it the last time.
+        for note in self.identities.notes() {
+            let kind = match note.kind {
+                NoteKind::Expires => &kind::CERTIFICATE_EXPIRES,
+                NoteKind::Kept => &kind::CREDENTIAL_KEPT,
+                NoteKind::Valid => continue,
+            };
+            events.push(
+                Event::of(kind)
+                    .with("listener", &note.listener)
+                    .detail(note),
+            );
+        }
     }
 
     /// The plan for the workers, with the bounds of the configuration in force.
@@ -360,6 +382,19 @@ impl Serving {
     /// What the socket units decide otherwise than the configuration.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// What is worst about the certificates.
+    pub fn certificate(&self) -> Option<String> {
+        let mut notes = self.identities.notes().iter();
+        notes
+            .find(|note| note.kind == NoteKind::Expires)
+            .map(ToString::to_string)
+    }
+
+    /// What the listeners show their peers.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
     }
 
     /// Were the sockets of the listener of this name handed to us?
@@ -444,54 +479,6 @@ fn refusing(socket: &HandedSocket) -> Arc<Listener> {
         rules: Rules::open(),
         refuse: Some(Reason::Denied),
     })
-}
-
-/// What the configuration of a listener means for its connections.
-impl Served {
-    /// Puts the bounds of the configuration in force.
-    fn set_bounds(&self) {
-        let gate = &self.gate;
-        gate.bound.set_max(most(self.config.max_connections));
-        for worker in &*gate.workers {
-            worker.set_max(most(self.config.max_connections_per_worker));
-        }
-    }
-
-    fn rules(&self) -> Rules {
-        let config = &self.config;
-        let trusted = &config.proxy_protocol.trusted;
-        Rules {
-            access: Access::new(&config.access),
-            balancers: (!trusted.is_empty()).then(|| Access::only(trusted)),
-            reapply: config.access.reapply,
-            max_per_source: most(config.max_connections_per_source),
-            arrivals: config.rate.connections.map(Rate::from),
-            says_why: config.refusal == RefusalForm::Say,
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let config = &self.config;
-        let total = config.rate.total_bytes;
-        let total = total.map(|rate| (rate.into(), Arc::clone(&self.total)));
-        Limits {
-            max_bytes: config.max_bytes.unwrap_or(u64::MAX),
-            handshake: config.timeout.handshake,
-            first_byte: config.timeout.first_byte,
-            idle: config.timeout.idle,
-            lifetime: config.timeout.lifetime,
-            stall: config.timeout.stall,
-            // Multipath TCP has none.
-            user_timeout: config.tcp.user_timeout.filter(|_| !config.tcp.multipath),
-            ..Limits::unbounded(config.service, config.buffer)
-        }
-        .with_rates(config.rate.bytes.map(Rate::from), total)
-    }
-}
-
-/// A bound on connections that may be off.
-fn most(bound: Option<NonZeroU32>) -> u32 {
-    bound.map_or(u32::MAX, NonZeroU32::get)
 }
 
 fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {

@@ -24,6 +24,7 @@ use crate::lockdown;
 use crate::logging::{self, Echo, Event, Log, Paths, kind};
 use crate::privilege::{self, Account, Outcome};
 use crate::tick::Tick;
+use crate::tls::{self, Identities};
 
 /// Exit status of a refused configuration: sysexits' EX_CONFIG.
 pub const EXIT_CONFIG: u8 = 78;
@@ -40,6 +41,9 @@ pub enum Error {
     /// A listening socket cannot be had.
     #[error(transparent)]
     Listener(#[from] listener::Error),
+    /// A certificate or a key cannot be had.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The unprivileged user cannot be become.
     #[error(transparent)]
     Privilege(#[from] privilege::Error),
@@ -72,7 +76,7 @@ impl Error {
     /// Is it something that a better file would mend?
     fn is_configuration(&self) -> bool {
         match self {
-            Error::Config(_) => true,
+            Error::Config(_) | Error::Tls(_) => true,
             Error::Privilege(error) => error.is_configuration(),
             Error::Said(error) => error.is_configuration(),
             _ => false,
@@ -167,6 +171,7 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
     }
     let status = Status {
         note: serving.notes().first().map(ToString::to_string),
+        certificate: serving.certificate(),
         // Who asks for epoll has it, and need not be told.
         engine: (config.engine != Engine::Epoll).then_some(choice.engine),
         fallback: choice.fallback,
@@ -212,7 +217,8 @@ fn prepare(
     let max_connections =
         effective_max_connections(config, worker_count(config), descriptor_limit)?;
     let account = account(config)?;
-    let sockets = Serving::new(handed).prepare(config)?; // low ports may need root
+    let identities = Identities::load(config, &Identities::default())?; // private keys may need root
+    let sockets = Serving::new(handed).prepare(config, identities)?; // low ports may need root
     let control = open_control(config, &account, log); // its group may need root
     let outcome = privilege::drop_to(&account)?; // nothing below this line may need root
     say_who_we_are(&outcome, log);

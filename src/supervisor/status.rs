@@ -18,6 +18,8 @@ pub struct Status {
     pub refused: Option<String>,
     /// What a socket unit decides otherwise than the configuration.
     pub note: Option<String>,
+    /// A certificate that is not valid, or soon will not be.
+    pub certificate: Option<String>,
     /// How the workers reach the kernel, where that is worth a word.
     pub engine: Option<Engine>,
     /// Why it is not io_uring.
@@ -61,6 +63,9 @@ impl Status {
         }
         if let Some(refused) = &self.refused {
             let _ = write!(line, "; reload refused: {refused}");
+        }
+        if let Some(certificate) = &self.certificate {
+            let _ = write!(line, "; {certificate}");
         }
         if let Some(note) = &self.note {
             let _ = write!(line, "; {note}");

@@ -132,6 +132,7 @@ impl<D: Driver> Worker<D> {
             sent: 0,
             duration: Duration::ZERO,
             tcp: None,
+            tls: None,
         };
         self.recorder.ended(self.now, &record);
     }
@@ -204,7 +205,9 @@ impl<D: Driver> Worker<D> {
         local.live += 1;
         self.counts.live += 1;
         self.changed = true;
-        let speaks_first = local.limits.service.speaks_first() && !peer.is_balancer;
+        // With TLS it says so when the handshake is done.
+        let speaks_first =
+            local.limits.service.speaks_first() && local.limits.tls.is_none() && !peer.is_balancer;
         let token = self.table.insert(Entry {
             connection,
             socket: peer.address,

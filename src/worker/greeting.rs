@@ -8,6 +8,7 @@ use super::{Worker, find};
 use crate::connection::Connection;
 use crate::driver::{Driver, Token};
 use crate::service::{Service, daytime, time, whoami};
+use crate::tls::Session;
 
 impl<D: Driver> Worker<D> {
     /// Tells a connection that has just been opened, or identified, the first words of its service.
@@ -25,8 +26,9 @@ impl<D: Driver> Worker<D> {
                 let congestion = self.driver.congestion(token);
                 let (name, about) = (&local.shared.name, &self.about);
                 let (peer, via) = (entry.peer(), entry.via());
-                let line = whoami::line(peer, via, name, facts, congestion.as_deref(), about);
-                line.into_bytes()
+                let tls = entry.connection.session().map(Session::facts);
+                let tcp = (facts, congestion.as_deref());
+                whoami::line(peer, via, name, tcp, tls.as_ref(), about).into_bytes()
             }
         };
         self.step(token, |connection, turn| {

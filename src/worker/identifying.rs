@@ -25,7 +25,9 @@ impl<D: Driver> Worker<D> {
         }
         let peer = entry.peer();
         self.recorder.started(self.now, peer, &local.shared.name);
-        let speaks_first = entry.connection.service().speaks_first();
+        // With TLS it says so when the handshake is done.
+        let is_plain = entry.connection.session().is_none();
+        let speaks_first = entry.connection.service().speaks_first() && is_plain;
         self.tell(token, Connection::handle_identified);
         if speaks_first {
             self.greet(token);

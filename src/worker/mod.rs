@@ -10,6 +10,7 @@ mod accepting;
 pub mod access;
 pub mod admission;
 pub mod deadlines;
+mod ending;
 pub mod gate;
 mod greeting;
 mod identifying;
@@ -30,23 +31,20 @@ use crate::buffer::{Buffer, Memory};
 use crate::config;
 use crate::connection::{Connection, DRAIN_PARTING, Drain, Turn, Want};
 use crate::driver::{Completion, Driver, Sent, Token};
-use crate::logging::{Log, Record, Recorder, TcpFacts};
+use crate::logging::{Log, Recorder};
 use crate::metrics::{Counts, Published};
 use crate::service::whoami::About;
 use crate::tick::Tick;
 use accepting::Local;
 use admission::Admission;
 use deadlines::Deadlines;
+use ending::release;
 use judging::Asking;
 use orders::{Mailbox, Order, Socket};
-use sources::Source;
 use table::{Entry, Table};
 
 /// How long accepting pauses when descriptors or memory are used up, unless a connection ends before.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Connections that lasted longer have the round-trip time and the retransmissions in their record.
-const FACTS_AFTER: Duration = Duration::from_secs(1);
 
 /// The workers' common ground: letter boxes, bounds, counts.
 #[derive(Debug)]
@@ -325,6 +323,11 @@ impl<D: Driver> Worker<D> {
                     .set(token.index, entry.connection.deadline(turn.limits)),
                 Want::Again => self.again.push(token),
                 Want::Identify => return true,
+                // What else it wants is done with the words.
+                Want::Greet => {
+                    self.greet(token);
+                    return false;
+                }
                 Want::Ask => {
                     if let Some(facts) = self.driver.facts(token) {
                         entry
@@ -353,64 +356,6 @@ impl<D: Driver> Worker<D> {
             }
         }
         false
-    }
-
-    /// Ends a connection: its record, then the close.
-    #[cold]
-    fn close(&mut self, token: Token, reset: bool) {
-        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
-            return;
-        };
-        let connection = &entry.connection;
-        let duration = self.now.since(connection.opened());
-        let facts = if duration >= FACTS_AFTER {
-            self.driver.facts(token)
-        } else {
-            None
-        };
-        let record = Record {
-            peer: entry.peer(),
-            via: entry.via(),
-            listener: Arc::clone(&local.shared.name),
-            reason: connection.reason(),
-            detail: connection.detail(),
-            received: connection.received(),
-            sent: connection.sent(),
-            duration,
-            tcp: facts.map(|facts| TcpFacts {
-                rtt: facts.rtt,
-                retrans: facts.retrans,
-            }),
-        };
-        self.counts.ended[record.reason as usize] += 1;
-        self.changed = true;
-        self.recorder.ended(self.now, &record);
-        self.deadlines.clear(token.index);
-        if self.driver.close(token, reset) {
-            self.forget(token);
-        }
-    }
-
-    /// Frees what a connection had: nothing of it is in flight any more.
-    fn forget(&mut self, token: Token) {
-        let Some(entry) = self.table.get_mut(token) else {
-            return;
-        };
-        let (id, is_parting) = (entry.listener as usize, entry.is_parting);
-        self.table.remove(token);
-        if is_parting {
-            self.shared.admission.end_parting();
-        }
-        self.counts.live -= 1;
-        self.changed = true;
-        self.shared.admission.leave(self.index);
-        if let Some(Some(local)) = self.listeners.get_mut(id) {
-            local.live -= 1;
-        }
-        // A descriptor is free again.
-        if self.paused.is_some() {
-            self.resume_accept();
-        }
     }
 
     #[cold]
@@ -482,17 +427,4 @@ fn find<'a>(
     let entry = table.get_mut(token)?;
     let local = listeners.get(entry.listener as usize)?.as_ref()?;
     Some((entry, local))
-}
-
-/// Gives back the bounds that a connection counts for, if it still has its source: once.
-fn release(
-    source: Option<Arc<Source>>,
-    admission: &Admission,
-    local: &Local,
-    worker: u16,
-    now: Tick,
-) {
-    if let Some(source) = source {
-        admission.release(&local.shared.gate, &source, worker, now);
-    }
 }

@@ -184,6 +184,8 @@ pub fn visit(address: SocketAddr) -> End {
 pub fn is_refused(address: SocketAddr) -> bool {
     match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
+        // Its socket is being closed, with this one still in the queue.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
         Err(error) if error.kind() == ErrorKind::TimedOut => false,
         Err(error) => panic!("connect to {address}: {error}"),
         Ok(_) => false,
