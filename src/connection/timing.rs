@@ -44,11 +44,11 @@ impl Connection {
                 self.close(Reason::Drain, true)
             }
             State::Open | State::Flushing if now >= self.judged(limits) => self.judge(turn),
-            State::Open if now >= self.looks(limits) => self.look(turn),
             _ if now >= self.asks(limits) => {
                 self.ask_at(now + ASK);
                 self.todo |= todo::ASK;
             }
+            State::Open if now >= self.looks(limits) => self.look(turn),
             _ => {}
         }
     }
