@@ -59,7 +59,11 @@ fn converse(bytes: &[u8], seed: u8, all: Parsed, memory: &Arc<Memory>) {
     while !rest.is_empty() {
         cut = (cut * 167 + 13) % 257;
         // Every second seed makes small pieces.
-        let most = if seed % 2 == 0 { cut % 7 } else { cut * 16 } + 1;
+        let most = if seed.is_multiple_of(2) {
+            cut % 7
+        } else {
+            cut * 16
+        } + 1;
         let (piece, more) = rest.split_at(most.min(rest.len()));
         rest = more;
         let input = TurnMemory::of(piece.len()).fill::<()>(u32::MAX, |to| {
