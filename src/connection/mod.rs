@@ -184,8 +184,8 @@ impl Connection {
     /// Does the peer keep up? Then a message is answered and forgotten.
     #[inline(always)]
     fn is_easy(&self, limits: &Limits) -> bool {
-        // There is less room while it is behind or paused.
-        self.outbox.room == limits.receive() && self.answers
+        // The room is the whole buffer only while nothing is owed and no rate asks for less.
+        self.outbox.room == limits.buffer && self.answers
     }
 
     /// Bytes arrived.
