@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, SeqAccess};
+
+use serde::de::SeqAccess;
 
 use super::access::Prefixes;
 use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
@@ -16,7 +16,7 @@ use super::proxy::Written as ProxyProtocol;
 use super::quantity::{RECORD_BURST, Size, Time};
 use super::rate::WrittenRate;
 use super::tls;
-use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list};
+use super::value::{Auto, Kernel, List, Off, Setting, Value, Whole, Wrong, read_list, tables};
 use super::{
     ByteRate, Engine, Facility, Level, PeerForm, RecordRate, Records, RefusalForm, Service, Share,
     Target,
@@ -416,26 +416,6 @@ impl Value for Listeners {
     fn from_list<'de, A: SeqAccess<'de>>(list: A) -> Result<Result<Self, Wrong>, A::Error> {
         read_list(list).map(Ok)
     }
-}
-
-macro_rules! tables {
-    ($($type:ident: $example:literal),+ $(,)?) => { $(
-        impl Value for $type {
-            fn noun() -> String {
-                "a table".into()
-            }
-
-            fn example() -> String {
-                concat!("write ", $example).into()
-            }
-
-            fn from_table<'de, A: MapAccess<'de>>(
-                table: A,
-            ) -> Result<Result<Self, Wrong>, A::Error> {
-                Self::deserialize(MapAccessDeserializer::new(table)).map(Ok)
-            }
-        }
-    )+ };
 }
 
 tables! {

@@ -296,3 +296,25 @@ impl<T: Words> Value for T {
             .ok_or_else(wrong_kind::<T>)
     }
 }
+
+/// Tables of the schema, which serde's derive reads: each with what to write instead of anything else.
+macro_rules! tables {
+    ($($type:ident: $example:literal),+ $(,)?) => { $(
+        impl $crate::config::value::Value for $type {
+            fn noun() -> String {
+                "a table".into()
+            }
+
+            fn example() -> String {
+                concat!("write ", $example).into()
+            }
+
+            fn from_table<'de, A: serde::de::MapAccess<'de>>(
+                table: A,
+            ) -> Result<Result<Self, $crate::config::value::Wrong>, A::Error> {
+                <Self as serde::Deserialize>::deserialize(serde::de::value::MapAccessDeserializer::new(table)).map(Ok)
+            }
+        }
+    )+ };
+}
+pub(in crate::config) use tables;

@@ -3,11 +3,11 @@
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, ALL_KX_GROUPS};
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, SeqAccess};
+
+use serde::de::SeqAccess;
 
 use super::{Client, Expired, TlsVersion, suite_name};
-use crate::config::value::{List, Off, Setting, Value, Wrong, read_list, wrong_kind};
+use crate::config::value::{List, Off, Setting, Value, Wrong, read_list, tables, wrong_kind};
 
 /// Most certificates, names and protocols of one listener.
 const SEVERAL_MAX: usize = 64;
@@ -57,26 +57,6 @@ impl Default for Written {
 pub(in crate::config) struct WrittenPair {
     pub(in crate::config) certificate: Option<Setting<Path>>,
     pub(in crate::config) key: Option<Setting<Path>>,
-}
-
-macro_rules! tables {
-    ($($type:ident: $example:literal),+ $(,)?) => { $(
-        impl Value for $type {
-            fn noun() -> String {
-                "a table".into()
-            }
-
-            fn example() -> String {
-                concat!("write ", $example).into()
-            }
-
-            fn from_table<'de, A: MapAccess<'de>>(
-                table: A,
-            ) -> Result<Result<Self, Wrong>, A::Error> {
-                Self::deserialize(MapAccessDeserializer::new(table)).map(Ok)
-            }
-        }
-    )+ };
 }
 
 tables! {
