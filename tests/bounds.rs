@@ -13,29 +13,14 @@ use std::time::{Duration, Instant};
 use echod::config::Config;
 use peers::{End, end_of};
 use socket2::{Domain, Socket, Type};
-use support::{Daemon, PATIENCE, connect, echo_exact, patterned};
+use support::{Daemon, PATIENCE, connect, connect_from, echo_exact, patterned, try_connect_from};
 
 const LISTENER: &str = "[[listener]]\nname = \"echo\"\naddress = [\"127.0.0.1:0\", \"[::1]:0\"]\n";
 
-/// A connection from 127.0.0.`host`.
-fn connect_from(host: u8, address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
-    socket.bind(&source.into()).expect("an address of ours");
-    socket.connect(&address.into()).expect("connect");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream
-}
-
 /// A new connection from there is reset, mostly after connect(2) has returned.
 fn is_refused(host: u8, address: SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
-    socket.bind(&source.into()).expect("an address of ours");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    match socket.connect(&address.into()) {
-        Ok(()) => is_reset(&socket.into()),
+    match try_connect_from(host, address) {
+        Ok(stream) => is_reset(&stream),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
 }

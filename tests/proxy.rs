@@ -8,7 +8,7 @@ mod peers;
 mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,8 +17,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use peers::{End, end_of};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
-use support::{Daemon, PATIENCE, connect, echo_exact, expect_end, expect_exact, patterned};
+use support::{
+    Daemon, PATIENCE, connect, connect_from, echo_exact, expect_end, expect_exact, patterned,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -87,16 +88,6 @@ fn with_checksum() -> Vec<u8> {
 fn saying(daemon: &Daemon, header: &[u8]) -> TcpStream {
     let mut stream = connect(daemon.addr());
     stream.write_all(header).expect("write");
-    stream
-}
-
-fn connect_from(host: u8, address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
-    socket.bind(&source.into()).expect("an address of ours");
-    socket.connect(&address.into()).expect("connect");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 

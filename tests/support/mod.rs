@@ -644,3 +644,19 @@ pub fn expect_end(mut stream: &TcpStream) {
     let count = stream.read(&mut rest).expect("the end");
     assert_eq!(count, 0, "bytes instead of the end: {:?}", &rest[..count]);
 }
+
+/// A connection from 127.0.0.`host`, whose every number is this host's; a reset may come before it stands.
+pub fn try_connect_from(host: u8, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+    socket.bind(&source.into())?;
+    socket.connect(&address.into())?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The same, of one that is let in.
+pub fn connect_from(host: u8, address: SocketAddr) -> TcpStream {
+    try_connect_from(host, address).expect("connect")
+}
