@@ -178,9 +178,9 @@ impl Run {
             self.heard += 1;
         }
         assert!(self.heard <= self.said);
-        let before = self.session.owed();
-        self.session.send(&plaintext);
-        self.answered += self.session.owed() - before;
+        if self.session.send(&plaintext) {
+            self.answered += plaintext.len() as u64;
+        }
         self.back.extend(self.session.drain());
     }
 

@@ -20,6 +20,7 @@
 //! Our own end is never a close with bytes unread: that would be a reset, which takes back what the
 //! kernel still had to deliver. Closing submits nothing but the close itself.
 
+mod layers;
 mod limits;
 mod outbox;
 mod pacing;
@@ -28,6 +29,7 @@ mod reason;
 mod sealing;
 mod speaking;
 mod timing;
+mod want;
 mod watch;
 
 use std::sync::Arc;
@@ -40,11 +42,12 @@ use crate::buffer::{Buffer, Memory};
 use crate::driver::Sent;
 use crate::service::{Service, echo};
 use crate::tick::Tick;
-use crate::tls::Session;
+use layers::Layers;
 pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
-use preface::Preface;
 pub use reason::Reason;
+pub use want::Want;
+use want::todo;
 use watch::Watch;
 
 /// How long we read, after our FIN, for the peer's.
@@ -76,32 +79,6 @@ pub struct Turn<'a> {
     pub source: Option<&'a Bucket>,
 }
 
-/// What a connection wants done.
-#[derive(Debug)]
-pub enum Want {
-    /// Receive up to so many bytes at a time from now on; 0: nothing.
-    Receive(u32),
-    /// Send these bytes; those in kept memory may wait in the driver.
-    Send(Buffer),
-    /// Send our FIN.
-    Shutdown,
-    /// Ask the kernel how many bytes the peer has acknowledged: [`Connection::handle_acked`].
-    Ask,
-    /// The deadline is nearer than it was.
-    Deadline,
-    /// Be told of the next turn: [`Connection::handle_again`].
-    Again,
-    /// A header is there: may the peer that it [brought](Connection::brought) come in? To be answered at once.
-    Identify,
-    /// The handshake is done: be told the first words, [`Connection::handle_opened`].
-    Greet,
-    /// Close, with a reset if asked. Nothing is wanted after it.
-    Close {
-        /// Throw away what the kernel still holds.
-        reset: bool,
-    },
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
@@ -111,25 +88,12 @@ enum State {
     Closing,
 }
 
-/// What [`Connection::poll_want`] has yet to say; a send is in the outbox instead.
-mod todo {
-    pub(super) const RECEIVE: u16 = 1;
-    pub(super) const SHUTDOWN: u16 = 2;
-    pub(super) const ASK: u16 = 4;
-    pub(super) const DEADLINE: u16 = 8;
-    pub(super) const CLOSE: u16 = 16;
-    pub(super) const RESET: u16 = 32;
-    pub(super) const AGAIN: u16 = 64;
-    pub(super) const IDENTIFY: u16 = 128;
-    pub(super) const GREET: u16 = 256;
-}
-
 /// One peer's connection. It is a small record, so that it could be written down with what it owes.
 #[derive(Debug)]
 pub struct Connection {
     outbox: Outbox,
-    /// Its peer speaks TLS.
-    session: Option<Box<Session>>,
+    /// What lies between the wire and the service, which is mostly nothing.
+    layers: Option<Box<Layers>>,
     received: u64,
     sent: u64,
     opened: Tick,
@@ -148,8 +112,6 @@ pub struct Connection {
     peer_closed: bool,
     reason: Reason,
     todo: u16,
-    /// Only where a header comes first.
-    preface: Option<Box<Preface>>,
 }
 
 impl Connection {
@@ -157,11 +119,7 @@ impl Connection {
     pub fn new(turn: &Turn<'_>) -> Connection {
         let mut connection = Connection {
             outbox: Outbox::with_room(turn.limits.receive()),
-            session: turn
-                .limits
-                .tls
-                .as_ref()
-                .map(|identity| Box::new(Session::new(identity))),
+            layers: Layers::of(turn.limits),
             received: 0,
             sent: 0,
             opened: turn.now,
@@ -170,12 +128,12 @@ impl Connection {
             until: Tick::NEVER,
             state: State::Open,
             service: turn.limits.service,
-            answers: turn.limits.service.answers() && turn.limits.tls.is_none(),
+            answers: false,
             peer_closed: false,
             reason: Reason::Done,
             todo: todo::RECEIVE,
-            preface: None,
         };
+        connection.answers = connection.is_bare();
         // Its source may have a debt already.
         connection.pace(0, turn);
         connection
@@ -188,31 +146,51 @@ impl Connection {
         self.outbox.room == limits.buffer && self.answers
     }
 
-    /// Bytes arrived.
+    /// Bytes arrived, of a peer that keeps up and of which nothing is asked but an echo: the answer, to be sent at once.
+    /// What becomes of that is told with [`Connection::handle_answered`] or [`Connection::handle_sent`]. A part of
+    /// [`Connection::handle_received`], which takes all others.
+    ///
+    /// # Errors
+    /// The bytes, of any other peer.
     #[inline(always)]
-    pub fn handle_received(&mut self, input: Buffer, turn: &Turn<'_>) {
-        let (length, limits) = (u64::from(input.len()), turn.limits);
-        self.received += length;
-        self.heard = turn.now;
-        if self.is_easy(limits) && self.outbox.owed() == 0 && !limits.counts_bytes() {
-            return self.outbox.begin(echo::answer(input));
+    pub fn answer(&mut self, input: Buffer, turn: &Turn<'_>) -> Result<Buffer, Buffer> {
+        let limits = turn.limits;
+        if !self.is_easy(limits) || self.outbox.owed() > 0 || limits.counts_bytes() {
+            return Err(input);
         }
-        self.receive_rarely(input, turn);
+        self.received += u64::from(input.len());
+        self.heard = turn.now;
+        self.outbox.lend(&input);
+        Ok(echo::answer(input))
+    }
+
+    /// The answer was taken whole, at once.
+    #[inline(always)]
+    pub fn handle_answered(&mut self, count: u32) {
+        self.sent += u64::from(count);
+        self.outbox.settle();
+    }
+
+    /// Bytes arrived.
+    pub fn handle_received(&mut self, input: Buffer, turn: &Turn<'_>) {
+        match self.answer(input, turn) {
+            Ok(answer) => self.outbox.begin(answer),
+            Err(input) => self.receive_rarely(input, turn),
+        }
     }
 
     /// Bytes of a peer that is or was behind, that are past its quota, that nobody answers, or that come after
     /// our own end.
     #[cold]
     fn receive_rarely(&mut self, mut input: Buffer, turn: &Turn<'_>) {
+        self.heard = turn.now;
         if self.awaits_header() {
-            self.received -= u64::from(input.len());
             return self.receive_header(input, turn);
         }
-        if self.session.is_some() {
-            // What is counted is plaintext.
-            self.received -= u64::from(input.len());
+        if self.session().is_some() {
             return self.receive_sealed(&input, turn);
         }
+        self.received += u64::from(input.len());
         if self.state != State::Open {
             return;
         }
@@ -252,8 +230,9 @@ impl Connection {
     /// A send of `count` bytes was taken whole.
     #[inline(always)]
     pub fn handle_all_sent(&mut self, count: u32, turn: &Turn<'_>) {
-        // One that was behind is behind no longer, which has to be noted.
-        if count == self.outbox.owed() && self.is_easy(turn.limits) && !self.is_behind() {
+        // One that was behind is behind no longer, which has to be noted, and one whose room a pause closed is let speak.
+        let is_easy = self.answers && self.outbox.room > 0 && !self.is_behind();
+        if count == self.outbox.owed() && is_easy {
             self.sent += u64::from(count);
             return self.outbox.settle();
         }
@@ -410,55 +389,6 @@ impl Connection {
         self.outbox.clear();
         self.watch = None;
         self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
-    }
-
-    /// The send that comes first of all that is wanted, if there is one. A part of
-    /// [`Connection::poll_want`], for the event that wants nothing else: nearly every one.
-    #[inline(always)]
-    pub fn poll_send(&mut self) -> Option<Buffer> {
-        self.outbox.take()
-    }
-
-    /// Has [`Connection::poll_want`] anything to say?
-    #[inline(always)]
-    pub fn wants_more(&self) -> bool {
-        self.todo != 0 || self.outbox.is_ready()
-    }
-
-    /// What to do next; to be asked until it answers `None`.
-    pub fn poll_want(&mut self) -> Option<Want> {
-        if let Some(bytes) = self.poll_send() {
-            return Some(Want::Send(bytes));
-        }
-        if self.todo == 0 {
-            return None;
-        }
-        let mut due = |bit: u16| {
-            let set = self.todo & bit != 0;
-            self.todo &= !bit;
-            set
-        };
-        if due(todo::CLOSE) {
-            Some(Want::Close {
-                reset: due(todo::RESET),
-            })
-        } else if due(todo::SHUTDOWN) {
-            Some(Want::Shutdown)
-        } else if due(todo::IDENTIFY) {
-            Some(Want::Identify)
-        } else if due(todo::RECEIVE) {
-            Some(Want::Receive(self.outbox.room))
-        } else if due(todo::ASK) {
-            Some(Want::Ask)
-        } else if due(todo::DEADLINE) {
-            Some(Want::Deadline)
-        } else if due(todo::AGAIN) {
-            Some(Want::Again)
-        } else if due(todo::GREET) {
-            Some(Want::Greet)
-        } else {
-            None
-        }
     }
 
     /// Why it ended; `Done` before it did.

@@ -51,8 +51,14 @@ impl Outbox {
     /// Begins with these bytes, while nothing is owed.
     #[inline(always)]
     pub fn begin(&mut self, bytes: Buffer) {
-        self.owed = bytes.len();
+        self.lend(&bytes);
         self.first = Some(bytes);
+    }
+
+    /// These bytes are in flight already, and are all that is owed.
+    #[inline(always)]
+    pub fn lend(&mut self, bytes: &Buffer) {
+        self.owed = bytes.len();
     }
 
     /// Adds bytes at the end. Those behind others are copied into kept memory.

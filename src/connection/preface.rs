@@ -37,7 +37,7 @@ enum Stage {
 impl Connection {
     /// It begins with a header. To be told before all else, and before it is asked what it wants.
     pub fn expect_header(&mut self, turn: &Turn<'_>) {
-        self.preface = Some(Box::default());
+        self.layers.get_or_insert_default().preface = Some(Preface::default());
         self.answers = false;
         // What its source or listener owes is no matter of the header's.
         self.until = Tick::NEVER;
@@ -47,7 +47,8 @@ impl Connection {
     /// Bytes of a header, or of what came after one that was wrong. Not counted.
     #[cold]
     pub(super) fn receive_header(&mut self, mut input: Buffer, turn: &Turn<'_>) {
-        let Some(preface) = self.preface.as_mut().filter(|_| self.state == State::Open) else {
+        let is_open = self.state == State::Open;
+        let Some(preface) = self.preface_mut().filter(|_| is_open) else {
             return;
         };
         let (before, parsed) = match &mut preface.kept {
@@ -78,7 +79,7 @@ impl Connection {
     }
 
     fn refuse_header(&mut self, why: &'static str, turn: &Turn<'_>) {
-        if let Some(preface) = &mut self.preface {
+        if let Some(preface) = self.preface_mut() {
             preface.kept = None;
             preface.wrong = Some(why);
         }
@@ -87,11 +88,7 @@ impl Connection {
 
     /// The peer's FIN has come, perhaps in the middle of a header.
     pub(super) fn cut_header(&mut self) {
-        if let Some(preface) = self
-            .preface
-            .as_mut()
-            .filter(|preface| preface.kept.is_some())
-        {
+        if let Some(preface) = self.preface_mut().filter(|preface| preface.kept.is_some()) {
             preface.kept = None;
             preface.wrong = Some("an end in the middle of the header");
             self.reason = Reason::Proxy;
@@ -100,17 +97,18 @@ impl Connection {
 
     /// The address that a header brought; to be asked when the connection [wants](super::Want::Identify) it.
     pub fn brought(&self) -> Option<SocketAddr> {
-        self.preface.as_ref().and_then(|preface| preface.brought)
+        self.preface().and_then(|preface| preface.brought)
     }
 
     /// Its peer is who it says and may come in. Then come the first words of its service, and then what came behind the header:
     /// [`Connection::handle_rest`].
     pub fn handle_identified(&mut self, turn: &Turn<'_>) {
-        let Some(preface) = self.preface.as_mut().filter(|_| self.state == State::Open) else {
+        let is_open = self.state == State::Open;
+        let Some(preface) = self.preface_mut().filter(|_| is_open) else {
             return;
         };
         preface.stage = Stage::Served(turn.now);
-        self.answers = self.service.answers() && self.session.is_none();
+        self.answers = self.is_bare();
         self.heard = turn.now;
         self.todo |= todo::DEADLINE;
         // Its source may have a debt already.
@@ -119,7 +117,7 @@ impl Connection {
 
     /// What came behind the header in the same receive has its turn.
     pub fn handle_rest(&mut self, turn: &Turn<'_>) {
-        let rest = self.preface.as_mut();
+        let rest = self.preface_mut();
         let rest = rest.and_then(|preface| preface.rest.take());
         if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
             self.handle_received(rest, turn);
@@ -128,7 +126,7 @@ impl Connection {
 
     /// Its peer may not come in, and hears why if there are words for it.
     pub fn handle_refused(&mut self, reason: Reason, words: Option<&[u8]>, turn: &Turn<'_>) {
-        if let Some(preface) = &mut self.preface {
+        if let Some(preface) = self.preface_mut() {
             preface.rest = None;
         }
         let words = words.and_then(|words| Buffer::keeping(words, turn.memory));
@@ -145,23 +143,23 @@ impl Connection {
     /// Is the header still to come, or was there none?
     #[inline]
     pub(super) fn awaits_header(&self) -> bool {
-        let stage = self.preface.as_ref().map(|preface| preface.stage);
+        let stage = self.preface().map(|preface| preface.stage);
         stage == Some(Stage::Awaited)
     }
 
     /// Is its address a balancer's, because no other was brought yet or at all?
     pub fn is_balancer(&self) -> bool {
-        self.preface.is_some() && self.brought().is_none()
+        self.preface().is_some() && self.brought().is_none()
     }
 
     /// What was wrong with what the peer sent, in words.
     pub fn detail(&self) -> Option<&'static str> {
-        self.preface.as_ref().and_then(|preface| preface.wrong)
+        self.preface().and_then(|preface| preface.wrong)
     }
 
     /// Since when its service has been there for it.
     pub(super) fn served_since(&self) -> Tick {
-        match self.preface.as_ref().map(|preface| preface.stage) {
+        match self.preface().map(|preface| preface.stage) {
             Some(Stage::Served(since)) => since,
             _ => self.opened,
         }

@@ -18,16 +18,9 @@ thread_local! {
 }
 
 impl Connection {
-    /// What the peer's TLS is, if it speaks it.
-    pub fn session(&self) -> Option<&Session> {
-        self.session.as_deref()
-    }
-
     /// Does a handshake have to end before anything is said?
     pub(super) fn is_handshaking(&self) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| session.is_handshaking())
+        self.session().is_some_and(Session::is_handshaking)
     }
 
     /// Is what it says sent back, be it sealed or not?
@@ -37,7 +30,8 @@ impl Connection {
 
     /// Ciphertext arrived.
     pub(super) fn receive_sealed(&mut self, input: &Buffer, turn: &Turn<'_>) {
-        let Some(session) = self.session.as_mut().filter(|_| self.state == State::Open) else {
+        let (is_open, speaks_first) = (self.state == State::Open, self.service.speaks_first());
+        let Some(session) = self.session_mut().filter(|_| is_open) else {
             return;
         };
         let mut plaintext = SCRATCH.take();
@@ -48,7 +42,7 @@ impl Connection {
             return self.close(Reason::Full, true);
         }
         let begins = was_handshaking && !session.is_handshaking() && !session.has_failed();
-        if begins && self.service.speaks_first() {
+        if begins && speaks_first {
             // The service has the first word; see `handle_opened`.
             session.hold(&plaintext);
             self.todo |= todo::GREET;
@@ -63,7 +57,7 @@ impl Connection {
 
     /// The first words have been said: what came before them is next.
     pub(super) fn go_on_after_words(&mut self, turn: &Turn<'_>) {
-        if let Some(session) = self.session.as_mut() {
+        if let Some(session) = self.session_mut() {
             let held = session.held();
             self.go_on_with(&held, turn);
         }
@@ -79,15 +73,12 @@ impl Connection {
             .unwrap_or(usize::MAX)
             .min(plaintext.len());
         let answered = if self.echoes() { answered } else { 0 };
-        if let Some(session) = self.session.as_mut() {
-            session.send(&plaintext[..answered]);
-        }
+        self.send_sealed(&plaintext[..answered]);
         if !self.flush_session(turn) {
             return;
         }
         let Some((has_failed, is_closed)) = self
-            .session
-            .as_ref()
+            .session()
             .map(|session| (session.has_failed(), session.is_closed()))
         else {
             return;
@@ -106,7 +97,7 @@ impl Connection {
     /// Owes the peer what its session has to send. `false`: there is no memory for it, and the connection
     /// is closed.
     pub(super) fn flush_session(&mut self, turn: &Turn<'_>) -> bool {
-        let Some(session) = self.session.as_mut() else {
+        let Some(session) = self.session_mut() else {
             return true;
         };
         let ciphertext = session.drain();
@@ -129,8 +120,8 @@ impl Connection {
 
     /// Sends bytes of ours: as they are, or sealed.
     pub(super) fn say(&mut self, bytes: Buffer, turn: &Turn<'_>) {
-        if let Some(session) = self.session.as_mut() {
-            session.send(bytes.bytes());
+        if self.session().is_some() {
+            self.send_sealed(bytes.bytes());
             self.flush_session(turn);
         } else {
             let pushed = self.outbox.push(bytes, turn.memory);
@@ -142,7 +133,7 @@ impl Connection {
     pub(super) fn begin_flushing(&mut self, turn: &Turn<'_>) {
         self.state = State::Flushing;
         self.answers = false;
-        if self.session.is_some() {
+        if self.session().is_some() {
             self.set_room(0);
             self.seal(turn);
         }
@@ -152,7 +143,7 @@ impl Connection {
     /// Nothing is said after this: our `close_notify`. To who sent no header yet nothing is said at all.
     pub(super) fn seal(&mut self, turn: &Turn<'_>) {
         let is_begun = !self.awaits_header();
-        if let Some(session) = self.session.as_mut().filter(|_| is_begun) {
+        if let Some(session) = self.session_mut().filter(|_| is_begun) {
             session.close();
             self.flush_session(turn);
         }
@@ -160,30 +151,17 @@ impl Connection {
 
     /// The peer's FIN, of one that speaks TLS. `false`: that is its end already.
     pub(super) fn is_well_closed(&mut self) -> bool {
-        let is_well = self
-            .session
-            .as_mut()
-            .is_none_or(|session| session.peer_closed());
+        let is_well = self.session_mut().is_none_or(Session::peer_closed);
         if !is_well {
             self.close(Reason::Tls, false);
         }
         is_well
     }
 
-    /// What of `count` bytes that the kernel took is plaintext, before the outbox hears of it.
-    pub(super) fn plaintext_of(&mut self, count: u32) -> u64 {
-        let owed = self.outbox.owed();
-        match self.session.as_mut() {
-            Some(session) => session.taken(count, owed),
-            None => count.into(),
-        }
-    }
-
-    /// Plaintext that the peer is owed.
-    pub(super) fn plaintext_owed(&self) -> u64 {
-        match &self.session {
-            Some(session) => session.owed(),
-            None => self.outbox.owed().into(),
+    /// Seals plaintext for the peer.
+    fn send_sealed(&mut self, plaintext: &[u8]) {
+        if let Some(layers) = self.layers.as_mut() {
+            layers.send(plaintext);
         }
     }
 }

@@ -40,8 +40,6 @@ pub struct Session {
     sealed: Vec<u8>,
     /// The name that the peer asked for.
     asked: Option<Box<str>>,
-    /// Plaintext that is ciphertext now and was not taken yet.
-    owed: u64,
     /// What the peer said before the first words of its service were said.
     held: Vec<u8>,
     /// Why it failed, in words.
@@ -91,7 +89,6 @@ impl Session {
             charge: None,
             sealed: Vec::new(),
             asked: None,
-            owed: 0,
             held: Vec::new(),
             failure: None,
             heard: false,
@@ -175,15 +172,13 @@ impl Session {
     }
 
     /// Takes plaintext for the peer in: it is ciphertext in [`Session::drain`]. Nothing before the handshake is done, or
-    /// after [`Session::close`].
-    pub fn send(&mut self, plaintext: &[u8]) {
+    /// after [`Session::close`]: then it answers `false`.
+    pub fn send(&mut self, plaintext: &[u8]) -> bool {
         if self.is_handshaking() || self.is_last_said || plaintext.is_empty() {
-            return;
+            return false;
         }
         let expected = plaintext.len() + (plaintext.len() / RECORD_MAX + 2) * RECORD_EXTRA;
-        if self.write(expected, |traffic, to| traffic.encrypt(plaintext, to)) {
-            self.owed += plaintext.len() as u64;
-        }
+        self.write(expected, |traffic, to| traffic.encrypt(plaintext, to))
     }
 
     /// Our `close_notify`: nothing is sent after it. In a handshake there is none.
@@ -224,25 +219,6 @@ impl Session {
     /// All ciphertext that is to be sent.
     pub fn drain(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.sealed)
-    }
-
-    /// The kernel took `count` of `owed` bytes of ciphertext: the plaintext in them, which is in proportion until all of it
-    /// is taken.
-    pub fn taken(&mut self, count: u32, owed: u32) -> u64 {
-        let taken = match owed {
-            0 => 0,
-            owed if count >= owed => self.owed,
-            // Below `self.owed`.
-            owed => u64::try_from(u128::from(self.owed) * u128::from(count) / u128::from(owed))
-                .unwrap_or(self.owed),
-        };
-        self.owed -= taken;
-        taken
-    }
-
-    /// Plaintext that the peer is owed.
-    pub fn owed(&self) -> u64 {
-        self.owed
     }
 
     /// Keeps what the peer said until first words are said.

@@ -225,19 +225,6 @@ fn a_fin_without_close_notify_is_a_truncation_and_one_in_the_handshake_a_failure
 }
 
 #[test]
-fn what_is_taken_is_counted_in_proportion_and_in_the_end_exactly() {
-    let mut pair = Pair::new(&version::TLS13, vec![9000]);
-    pair.run();
-    pair.session.send(&[7; 1000]);
-    let owed = u32::try_from(pair.session.drain().len()).expect("short");
-    let first = pair.session.taken(owed / 2, owed);
-    assert!((480..520).contains(&first), "{first}");
-    let second = pair.session.taken(owed - owed / 2, owed - owed / 2);
-    assert_eq!((first + second, pair.session.owed()), (1000, 0));
-    assert_eq!(pair.session.taken(5, 0), 0);
-}
-
-#[test]
 fn both_ends_know_what_they_agreed_on() {
     for (version, name) in [(&version::TLS12, "1.2"), (&version::TLS13, "1.3")] {
         let mut pair = Pair::new(version, vec![100]);

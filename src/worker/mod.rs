@@ -237,7 +237,7 @@ impl<D: Driver> Worker<D> {
         self.deadlines.next().min(paused).min(summary)
     }
 
-    /// Hands a connection bytes of its peer, then does all that it wants: mostly one send.
+    /// Hands a connection bytes of its peer, then does all that it wants: mostly to send them back.
     #[inline(always)]
     fn receive(&mut self, token: Token, input: Buffer) {
         self.counts.received += u64::from(input.len());
@@ -251,19 +251,44 @@ impl<D: Driver> Worker<D> {
             source: entry.source.as_ref().map(|source| &source.bytes),
         };
         let connection = &mut entry.connection;
-        connection.handle_received(input, &turn);
-        if let Some(bytes) = connection.poll_send() {
-            match self.driver.send(token, bytes) {
-                Some(Sent::All(count)) => {
-                    self.counts.sent += u64::from(count);
-                    connection.handle_all_sent(count, &turn);
-                }
-                Some(sent) => {
-                    self.counts.sent += u64::from(sent.count());
-                    connection.handle_sent(sent, &turn);
-                }
-                None => {}
+        let answer = match connection.answer(input, &turn) {
+            Ok(answer) => answer,
+            Err(input) => return self.receive_rarely(token, input),
+        };
+        match self.driver.send(token, answer) {
+            None => return,
+            Some(Sent::All(count)) => {
+                self.counts.sent += u64::from(count);
+                return connection.handle_answered(count);
             }
+            Some(sent) => {
+                self.counts.sent += u64::from(sent.count());
+                connection.handle_sent(sent, &turn);
+            }
+        }
+        self.fulfil(token);
+    }
+
+    /// Bytes of a peer of which more is asked than an echo.
+    #[inline(never)]
+    fn receive_rarely(&mut self, token: Token, input: Buffer) {
+        let Some((entry, local)) = find(&mut self.table, &self.listeners, token) else {
+            return;
+        };
+        let turn = Turn {
+            now: self.now,
+            limits: &local.limits,
+            memory: &self.shared.memory,
+            source: entry.source.as_ref().map(|source| &source.bytes),
+        };
+        let connection = &mut entry.connection;
+        connection.handle_received(input, &turn);
+        // Nobody is in a hurry for it yet.
+        if let Some(bytes) = connection.poll_send()
+            && let Some(sent) = self.driver.send(token, bytes)
+        {
+            self.counts.sent += u64::from(sent.count());
+            connection.handle_sent(sent, &turn);
         }
         if connection.wants_more() {
             self.fulfil(token);

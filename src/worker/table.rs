@@ -159,6 +159,6 @@ mod tests {
     #[test]
     fn an_entry_is_small_enough_for_ten_thousand_idle_peers() {
         let size = size_of::<Place>();
-        assert!(size <= 160, "{size} bytes");
+        assert!(size <= 152, "{size} bytes");
     }
 }
