@@ -183,6 +183,7 @@ fn logging(criterion: &mut Criterion) {
             retrans: 0,
         }),
         tls: None,
+        packed: None,
     };
     criterion.bench_function("logging: a record becomes an event", |bencher| {
         bencher.iter(|| black_box(&record).event(PeerForm::Full, false));

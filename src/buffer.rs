@@ -75,16 +75,18 @@ impl Memory {
     /// Takes `size` bytes of the memory, or nothing if they are not there.
     pub fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
         let size = size as u64;
-        let limit = self.limit();
+        self.take(size, self.limit()).then(|| Charge {
+            size,
+            memory: Arc::clone(self),
+        })
+    }
+
+    /// Takes `size` bytes, if with them no more than `most` are in use.
+    fn take(&self, size: u64, most: u64) -> bool {
+        let within = |used: u64| used.checked_add(size).filter(|all| *all <= most);
         self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(size).filter(|all| *all <= limit)
-            })
-            .ok()
-            .map(|_| Charge {
-                size,
-                memory: Arc::clone(self),
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .is_ok()
     }
 }
 
@@ -93,6 +95,36 @@ impl Memory {
 pub struct Charge {
     size: u64,
     memory: Arc<Memory>,
+}
+
+impl Charge {
+    /// The bytes that it counts.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Has it count `size` bytes. `false`: they are not there, and it counts what it did.
+    pub fn resize(&mut self, size: usize) -> bool {
+        self.resize_within(size as u64, self.memory.limit())
+    }
+
+    /// The same; it grows only while no more than half of the memory is in use.
+    pub fn resize_within_half(&mut self, size: usize) -> bool {
+        self.resize_within(size as u64, self.memory.limit() / 2)
+    }
+
+    fn resize_within(&mut self, size: u64, most: u64) -> bool {
+        match size.checked_sub(self.size) {
+            Some(more) if more > 0 && !self.memory.take(more, most) => return false,
+            Some(_) => {}
+            None => {
+                let less = self.size - size;
+                self.memory.used.fetch_sub(less, Ordering::Relaxed);
+            }
+        }
+        self.size = size;
+        true
+    }
 }
 
 impl Drop for Charge {
@@ -358,6 +390,18 @@ mod tests {
         assert_eq!(memory.used(), 10);
         drop(ten);
         assert!(filled(&mut turn, &[7; 11]).keep(&memory).is_none());
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn a_charge_grows_as_far_as_there_is_memory_and_shrinks_at_will() {
+        let memory = Memory::new(10);
+        let mut charge = memory.charge(1).expect("one of ten fits");
+        assert!(charge.resize_within_half(5) && !charge.resize_within_half(6));
+        assert!(charge.resize(10) && !charge.resize(11));
+        assert!(charge.resize_within_half(9), "less is always there");
+        assert_eq!((charge.size(), memory.used()), (9, 9));
+        drop(charge);
         assert_eq!(memory.used(), 0);
     }
 

@@ -15,6 +15,7 @@
 //! | [`connection`] | one peer's life, without a socket *(pure)* |
 //! | [`proxy`] | the header by which a balancer says for whom it speaks *(pure)* |
 //! | [`tls`] | ciphertext on one side, plaintext on the other |
+//! | [`compression`] | compressed bytes on one side, plain ones on the other *(pure)* |
 //! | [`service`] | what the daemon answers *(pure)* |
 //! | [`driver`] | thin shells around the kernel: epoll, io_uring, and a simulated network for tests |
 //! | [`buffer`] | bytes on their way, and the bound on all of them together |
@@ -29,7 +30,7 @@
 //! main -> supervisor -> listener, privilege, lockdown, control
 //!              | orders
 //!            worker -> driver -> sys -> kernel
-//!              +----> connection -> proxy, tls::session, service
+//!              +----> connection -> proxy, tls::session, compression, service
 //! ```
 //!
 //! `buffer`, `config`, `logging`, `metrics` and `tick` serve everyone. One byte, there and back:
@@ -51,6 +52,7 @@ pub mod bucket;
 pub mod buffer;
 mod cause;
 pub mod cli;
+pub mod compression;
 pub mod config;
 pub mod connection;
 pub mod control;

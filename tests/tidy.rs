@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "src/connection",
     "src/service",
     "src/proxy",
+    "src/compression",
     "src/tls/session.rs",
     "src/tls/certificate.rs",
     "src/tls/choice.rs",

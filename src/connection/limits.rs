@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
+use crate::compression::Terms;
 use crate::config::{ByteRate, Pressure};
 use crate::service::Service;
 use crate::tick::Tick;
 use crate::tls::Identity;
+
+use super::packing::PACKED;
 
 /// What holds for all connections of a listener. `None` is off.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct Limits {
     pub max_bytes: u64,
     /// What its peers are shown, who speak TLS; `None`: they do not.
     pub tls: Option<Arc<Identity>>,
+    /// How its peers compress; `None`: they do not.
+    pub compression: Option<Terms>,
     /// From the beginning to the end of what comes before the service.
     pub handshake: Option<Duration>,
     /// From the beginning, or the end of what comes before the service, to the first byte.
@@ -79,6 +84,7 @@ impl Limits {
             buffer,
             max_bytes: u64::MAX,
             tls: None,
+            compression: None,
             handshake: None,
             first_byte: None,
             idle: None,
@@ -141,9 +147,16 @@ impl Limits {
         self.max_bytes != u64::MAX || self.rates.chunk != u32::MAX
     }
 
-    /// Most bytes of one receive: at a rate few, so that a pause is short.
-    #[inline(always)]
+    /// Most bytes of one receive: what is compressed is kept until it is expanded.
     pub(super) fn receive(&self) -> u32 {
+        match self.compression {
+            Some(_) => self.piece().min(PACKED),
+            None => self.piece(),
+        }
+    }
+
+    /// Most bytes that are answered at a time: at a rate few, so that a pause is short.
+    pub(super) fn piece(&self) -> u32 {
         self.buffer.min(self.rates.chunk)
     }
 }

@@ -24,6 +24,7 @@ mod layers;
 mod limits;
 mod outbox;
 mod pacing;
+mod packing;
 mod preface;
 mod reason;
 mod sealing;
@@ -45,6 +46,7 @@ use crate::tick::Tick;
 use layers::Layers;
 pub use limits::{Drain, Limits, Rates};
 use outbox::{NoMemory, Outbox};
+pub use packing::{Packed, Wire};
 pub use reason::Reason;
 pub use want::Want;
 use want::todo;
@@ -187,8 +189,8 @@ impl Connection {
         if self.awaits_header() {
             return self.receive_header(input, turn);
         }
-        if self.session().is_some() {
-            return self.receive_sealed(&input, turn);
+        if self.is_sealing() {
+            return self.receive_layered(&input, turn);
         }
         self.received += u64::from(input.len());
         if self.state != State::Open {
@@ -289,8 +291,10 @@ impl Connection {
             State::Open => {
                 self.peer_closed = true;
                 self.cut_header();
-                if self.awaits_header() || self.is_well_closed() {
+                if self.awaits_header() {
                     self.begin_flushing(turn);
+                } else if self.is_well_closed() {
+                    self.end_input(turn);
                 }
             }
             // It has heard all that we have to say, or will hear it before our close.

@@ -16,15 +16,24 @@ impl Connection {
         // there.
         let (owed, high) = (self.outbox.owed(), limits.buffer);
         let is_paused = self.is_paused() && !self.service.is_endless();
-        let is_over = owed > high / LOW_WATER && (self.outbox.room == 0 || owed >= high);
+        let is_over = self.is_owed_much(limits) && (self.outbox.room == 0 || owed >= high);
         let answers = self.echoes();
-        self.set_room(if is_paused || answers && is_over {
+        let is_expanding = self.is_expanding();
+        if is_expanding && !self.is_paused() && !self.is_owed_much(limits) {
+            self.ask_for_a_turn();
+        }
+        self.set_room(if is_paused || is_expanding || answers && is_over {
             0
         } else if answers {
             high.saturating_sub(owed).min(limits.receive())
         } else {
             limits.receive()
         });
+    }
+
+    /// Is the peer owed so much that one who was paused for it stays so?
+    pub(super) fn is_owed_much(&self, limits: &Limits) -> bool {
+        self.outbox.owed() > limits.buffer / LOW_WATER
     }
 
     pub(super) fn set_room(&mut self, room: u32) {
@@ -44,7 +53,7 @@ impl Connection {
     }
 
     /// Is not read from until then. What it cannot carry meanwhile is not held against it.
-    fn pause(&mut self, until: Tick, turn: &Turn<'_>) {
+    pub(super) fn pause(&mut self, until: Tick, turn: &Turn<'_>) {
         let from = if self.is_paused() {
             self.until
         } else {

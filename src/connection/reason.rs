@@ -41,6 +41,8 @@ reasons! {
     Proxy = "proxy", true;
     /// The peer's TLS failed, or the peer left in the handshake; the record says why.
     Tls = "tls", true;
+    /// What it sent is no stream of the listener's compression, or not a whole one; the record says why.
+    Compression = "compression", true;
     /// It sent nothing for `timeout.first_byte`.
     FirstByte = "first_byte", true;
     /// It sent nothing for `timeout.idle`.

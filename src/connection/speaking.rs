@@ -36,6 +36,10 @@ impl Connection {
 
     /// The turn has come that was waited for with [`Want::Again`](super::Want::Again).
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
+        self.go_on_expanding(turn);
+        if !self.service.is_endless() {
+            return;
+        }
         // One that a rate pauses is told again when the pause ends.
         let is_open = self.state == State::Open && !self.awaits_header() && !self.is_handshaking();
         if !is_open || self.outbox.owed() > 0 || self.is_paused() {
@@ -47,7 +51,7 @@ impl Connection {
         }
         let most = turn
             .limits
-            .receive()
+            .piece()
             .min(u32::try_from(left).unwrap_or(u32::MAX));
         let chunk = chargen::chunk(self.sent, most);
         let length = chunk.len();

@@ -22,7 +22,7 @@ pub(super) struct Peer {
     /// It answers a send later.
     is_late: bool,
     /// A send that it has not answered.
-    waiting: Option<Buffer>,
+    pub(super) waiting: Option<Buffer>,
     /// How much may be received.
     pub(super) room: u32,
 }

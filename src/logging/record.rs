@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::kind;
 use crate::config::PeerForm;
-use crate::connection::Reason;
+use crate::connection::{Packed, Reason};
 use crate::tls::Facts;
 
 /// What is known of a connection when it has ended, or was not begun.
@@ -37,6 +37,8 @@ pub struct Record {
     pub tcp: Option<TcpFacts>,
     /// What its TLS was; `None`: it spoke none.
     pub tls: Option<Box<Facts>>,
+    /// What its compression was; `None`: there was none.
+    pub packed: Option<Box<Packed>>,
 }
 
 /// The kernel's own view of a connection, from `TCP_INFO`.
@@ -81,9 +83,13 @@ impl Record {
                 .with("rtt", thousandths(tcp.rtt.as_micros(), "ms"))
                 .with("retrans", tcp.retrans),
         };
-        match &self.tls {
+        let event = match &self.tls {
             None => event,
             Some(tls) => with_tls(event, tls),
+        };
+        match &self.packed {
+            None => event,
+            Some(packed) => with_packed(event, packed),
         }
     }
 }
@@ -105,6 +111,18 @@ fn with_tls(mut event: Event, tls: &Facts) -> Event {
         }
     }
     event
+}
+
+/// What went over the wire, beside the plain bytes.
+fn with_packed(event: Event, packed: &Packed) -> Event {
+    let event = event
+        .with("compression", packed.method.name())
+        .with("wire_received", packed.wire.received)
+        .with("wire_sent", packed.wire.sent);
+    match packed.cause {
+        None => event,
+        Some(cause) => event.with("cause", cause),
+    }
 }
 
 /// The event of a connection that begins.
@@ -148,6 +166,8 @@ impl fmt::Display for Prefix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::{Broken, Method};
+    use crate::connection::Wire;
     use crate::logging::format::line;
 
     fn record() -> Record {
@@ -162,6 +182,7 @@ mod tests {
             duration: Duration::from_micros(1_204_900),
             tcp: None,
             tls: None,
+            packed: None,
         }
     }
 
@@ -199,6 +220,31 @@ mod tests {
         assert!(
             line.ends_with(" duration=1.204s rtt=0.113ms retrans=0"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn what_was_compressed_is_told_in_bytes_of_the_wire_as_well() {
+        let packed = |cause| {
+            Some(Box::new(Packed {
+                method: Method::Zstd,
+                wire: Wire {
+                    received: 90,
+                    sent: 101,
+                },
+                cause,
+            }))
+        };
+        let line = |cause| {
+            let packed = packed(cause);
+            line(&Record { packed, ..record() }.event(PeerForm::Full, true))
+        };
+        let whole = " duration=1.204s compression=zstd wire_received=90 wire_sent=101";
+        assert!(line(None).ends_with(whole), "{}", line(None));
+        let broken = line(Some(Broken::Truncated));
+        assert!(
+            broken.ends_with(" wire_sent=101 cause=truncated"),
+            "{broken}"
         );
     }
 

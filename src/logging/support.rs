@@ -54,5 +54,6 @@ pub(super) fn record(number: u16, reason: Reason, received: u64) -> Record {
         duration: Duration::from_millis(7),
         tcp: None,
         tls: None,
+        packed: None,
     }
 }

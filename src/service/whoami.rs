@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use crate::compression::Method;
 use crate::driver::TcpInfo;
 use crate::tls::Facts;
 
@@ -32,6 +33,9 @@ struct Line<'a> {
     /// Of those who speak it.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<Tls<'a>>,
+    /// Where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     instance: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -87,7 +91,7 @@ pub fn line(
     via: Option<SocketAddr>,
     listener: &str,
     (facts, congestion): (Option<TcpInfo>, Option<&str>),
-    tls: Option<&Facts>,
+    (tls, compression): (Option<&Facts>, Option<Method>),
     about: &About,
 ) -> String {
     let tcp = facts.map(|facts| Tcp {
@@ -116,6 +120,7 @@ pub fn line(
             alpn: tls.alpn.as_deref(),
             client: tls.client.as_deref(),
         }),
+        compression: compression.map(Method::name),
         instance: &about.instance,
         contact: &about.contact,
     };
@@ -149,7 +154,7 @@ mod tests {
                 None,
                 "whoami",
                 (Some(facts), Some("cubic")),
-                None,
+                (None, None),
                 &About::default()
             ),
             "{\"peer\":{\"address\":\"192.0.2.1\",\"port\":50312},\"listener\":\"whoami\",\
@@ -166,19 +171,26 @@ mod tests {
         };
         let peer = "[2001:db8::7]:1".parse().expect("an address");
         assert_eq!(
-            line(peer, None, "w", (None, None), None, &about),
+            line(peer, None, "w", (None, None), (None, None), &about),
             "{\"peer\":{\"address\":\"2001:db8::7\",\"port\":1},\"listener\":\"w\",\"tcp\":null,\
              \"instance\":\"far end 3, Zürich\",\"contact\":\"noc@example.net\"}\n"
         );
     }
 
     #[test]
-    fn who_comes_by_a_balancer_is_told_which() {
+    fn who_comes_by_a_balancer_or_compresses_is_told_which() {
         let via = "10.0.0.1:4321".parse().ok();
         assert_eq!(
-            line(peer(), via, "w", (None, None), None, &About::default()),
+            line(
+                peer(),
+                via,
+                "w",
+                (None, None),
+                (None, Some(Method::Gzip)),
+                &About::default()
+            ),
             "{\"peer\":{\"address\":\"192.0.2.1\",\"port\":50312},\"listener\":\"w\",\"tcp\":null,\
-             \"proxy\":{\"via\":\"10.0.0.1:4321\"}}\n"
+             \"proxy\":{\"via\":\"10.0.0.1:4321\"},\"compression\":\"gzip\"}\n"
         );
     }
 }

@@ -133,6 +133,7 @@ impl<D: Driver> Worker<D> {
             duration: Duration::ZERO,
             tcp: None,
             tls: None,
+            packed: None,
         };
         self.recorder.ended(self.now, &record);
     }

@@ -44,6 +44,7 @@ impl<D: Driver> Worker<D> {
             tls: connection
                 .session()
                 .map(|session| Box::new(session.facts())),
+            packed: connection.packed().map(Box::new),
         };
         self.counts.ended[record.reason as usize] += 1;
         self.changed = true;

@@ -28,7 +28,9 @@ impl<D: Driver> Worker<D> {
                 let (peer, via) = (entry.peer(), entry.via());
                 let tls = entry.connection.session().map(Session::facts);
                 let tcp = (facts, congestion.as_deref());
-                whoami::line(peer, via, name, tcp, tls.as_ref(), about).into_bytes()
+                let method = entry.connection.packed().map(|packed| packed.method);
+                let layers = (tls.as_ref(), method);
+                whoami::line(peer, via, name, tcp, layers, about).into_bytes()
             }
         };
         self.step(token, |connection, turn| {

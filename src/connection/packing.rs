@@ -1,0 +1,263 @@
+//! The connection of a peer that compresses: what it says is expanded first, what it is told is packed.
+//!
+//! A little input may be a lot of bytes. So at most [`EXPANDED`] of them are made in a turn, nothing is received while
+//! some are still to come, and none are made while the peer is owed too much or a rate pauses it. What it is told is
+//! readable for the peer when its input pauses: after a turn in which nothing came, so that many small pieces share
+//! one flush. The library's states are large; they are counted as buffers are, and begin only where half of the
+//! memory holds them. Who finds no room there waits, and ends when that takes too long.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Connection, ENDING, Reason, State, Turn, todo};
+use crate::buffer::{Charge, Memory};
+use crate::compression::{Codec, Method, Terms};
+use crate::tick::Tick;
+
+/// Most plain bytes of one turn.
+const EXPANDED: u32 = 128 * 1024;
+
+/// Most bytes of one receive: they are kept until they are expanded.
+pub(super) const PACKED: u32 = 64 * 1024;
+
+/// How often one who waits for memory looks whether there is some.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long it does.
+const WAITING: Duration = Duration::from_secs(30);
+
+/// Turns, one after another, in each of which a little came, before it is answered all the same.
+const TURNS: u8 = 16;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes as they went over the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Taken from the peer.
+    pub received: u64,
+    /// Given to the kernel for the peer.
+    pub sent: u64,
+}
+
+/// How one connection's compression stands, for those who want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// What is spoken.
+    pub method: Method,
+    /// What went over the wire.
+    pub wire: Wire,
+    /// Why it failed.
+    pub cause: Option<crate::compression::Broken>,
+}
+
+/// One connection's compression, and where it stands.
+#[derive(Debug)]
+pub(super) struct Packing {
+    pub(super) codec: Codec,
+    pub(super) wire: Wire,
+    /// Counts what it holds; while a frame goes on, what that may come to.
+    charge: Option<Charge>,
+    /// Since when it waits for memory.
+    waits: Option<Tick>,
+    /// It will be told of the next turn.
+    is_asked: bool,
+    /// Something came since it was last told of one.
+    has_heard: bool,
+    /// Turns since a flush.
+    turns: u8,
+    /// The peer's end has come.
+    is_ended: bool,
+}
+
+impl Packing {
+    pub(super) fn new(terms: Terms) -> Packing {
+        Packing {
+            codec: Codec::new(terms),
+            wire: Wire::default(),
+            charge: None,
+            waits: None,
+            is_asked: false,
+            has_heard: false,
+            turns: 0,
+            is_ended: false,
+        }
+    }
+
+    /// Takes the memory that going on may need. `false`: it is not there.
+    fn reserve(&mut self, said: &[u8], memory: &Arc<Memory>) -> bool {
+        let needs = self.codec.needs(said);
+        let Some(charge) = self.charge_of(memory) else {
+            return false;
+        };
+        let is_there = charge.size() >= needs as u64 || charge.resize_within_half(needs);
+        if is_there {
+            self.waits = None;
+        }
+        is_there
+    }
+
+    /// Has what it holds counted. `false`: there is no memory for it.
+    fn account(&mut self, memory: &Arc<Memory>) -> bool {
+        let (held, is_active) = (self.codec.memory(), self.codec.is_active());
+        if held == 0 && !is_active {
+            self.charge = None;
+            return true;
+        }
+        let Some(charge) = self.charge_of(memory) else {
+            return false;
+        };
+        is_active && charge.size() >= held as u64 || charge.resize(held)
+    }
+
+    fn charge_of(&mut self, memory: &Arc<Memory>) -> Option<&mut Charge> {
+        if self.charge.is_none() {
+            self.charge = memory.charge(0);
+        }
+        self.charge.as_mut()
+    }
+}
+
+impl Connection {
+    /// What its compression is, if there is any.
+    pub fn packed(&self) -> Option<Packed> {
+        self.packing().map(|packing| Packed {
+            method: packing.codec.method(),
+            wire: packing.wire,
+            cause: packing.codec.failure(),
+        })
+    }
+
+    /// Is something still to be expanded, before anything more is received?
+    pub(super) fn is_expanding(&self) -> bool {
+        self.packing()
+            .is_some_and(|packing| packing.codec.has_more())
+    }
+
+    /// Compressed bytes came, out of TLS if there is any.
+    pub(super) fn receive_packed(&mut self, said: &[u8], turn: &Turn<'_>) {
+        if let Some(packing) = self.packing_mut() {
+            packing.has_heard |= !said.is_empty();
+        }
+        self.expand(said, turn);
+    }
+
+    /// Expands what waits and what the peer said, as far as it may now, and answers it.
+    fn expand(&mut self, said: &[u8], turn: &Turn<'_>) {
+        let may = self.may_expand(turn);
+        let room = turn.limits.piece().saturating_sub(self.outbox.owed());
+        let Some(packing) = self.packing_mut() else {
+            return;
+        };
+        let waits_for_memory = may && !packing.reserve(said, turn.memory);
+        if !may || waits_for_memory {
+            packing.codec.hold(said);
+            if !packing.account(turn.memory) {
+                return self.close(Reason::Full, true);
+            }
+            if waits_for_memory {
+                return self.wait_for_memory(turn);
+            }
+            return self.settle_room(turn.limits);
+        }
+        let mut plain = SCRATCH.take();
+        plain.resize(EXPANDED as usize, 0);
+        let room = room.min(EXPANDED) as usize;
+        let count = packing.codec.expand(said, &mut plain[..room]);
+        self.answer_plain(&plain[..count], turn);
+        SCRATCH.set(plain);
+        self.settle_expanding(turn);
+    }
+
+    /// May it be expanded now?
+    fn may_expand(&self, turn: &Turn<'_>) -> bool {
+        self.state == State::Open && !self.is_paused() && !self.is_owed_much(turn.limits)
+    }
+
+    /// There is no memory: it tries again in a while.
+    fn wait_for_memory(&mut self, turn: &Turn<'_>) {
+        let Some(packing) = self.packing_mut() else {
+            return;
+        };
+        let since = *packing.waits.get_or_insert(turn.now);
+        if turn.now >= since + WAITING {
+            return self.end(Reason::Full, turn.now + ENDING, turn);
+        }
+        self.pause(turn.now + RETRY, turn);
+    }
+
+    /// The turn has come that was waited for.
+    pub(super) fn go_on_expanding(&mut self, turn: &Turn<'_>) {
+        let is_open = self.state == State::Open;
+        let Some(packing) = self.packing_mut().filter(|_| is_open) else {
+            return;
+        };
+        packing.is_asked = false;
+        let is_quiet = !std::mem::take(&mut packing.has_heard);
+        packing.turns = packing.turns.saturating_add(1);
+        if packing.codec.has_more() {
+            return self.expand(&[], turn);
+        }
+        if is_quiet || packing.turns >= TURNS {
+            packing.turns = 0;
+            packing.codec.flush();
+            if !self.flush_layers(turn) {
+                return;
+            }
+        }
+        self.settle_expanding(turn);
+    }
+
+    /// What comes next, after a step.
+    fn settle_expanding(&mut self, turn: &Turn<'_>) {
+        let is_open = self.state == State::Open;
+        let Some(packing) = self.packing_mut().filter(|_| is_open) else {
+            return;
+        };
+        if !packing.account(turn.memory) {
+            return self.close(Reason::Full, true);
+        }
+        if packing.codec.failure().is_some() {
+            return self.end(Reason::Compression, turn.now + ENDING, turn);
+        }
+        if !packing.codec.has_more() {
+            if packing.is_ended {
+                return self.end_input(turn);
+            }
+            if packing.codec.wants_flush() {
+                self.ask_for_a_turn();
+            }
+        }
+        self.settle_room(turn.limits);
+    }
+
+    /// Asks for the next turn, once.
+    pub(super) fn ask_for_a_turn(&mut self) {
+        if let Some(packing) = self.packing_mut()
+            && !std::mem::replace(&mut packing.is_asked, true)
+        {
+            self.todo |= todo::AGAIN;
+        }
+    }
+
+    /// The peer says no more. What came before that is still to be expanded, and then it is owed the rest.
+    pub(super) fn end_input(&mut self, turn: &Turn<'_>) {
+        if let Some(packing) = self.packing_mut() {
+            packing.is_ended = true;
+            if packing.codec.has_more() {
+                return self.settle_room(turn.limits);
+            }
+            packing.codec.finish();
+            if packing.codec.failure().is_some() {
+                return self.end(Reason::Compression, turn.now + ENDING, turn);
+            }
+        }
+        self.begin_flushing(turn);
+    }
+}
+
+#[cfg(test)]
+mod tests;

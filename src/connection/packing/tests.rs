@@ -1,0 +1,264 @@
+//! A peer that compresses, turn by turn.
+
+use super::*;
+use crate::bucket::Rate;
+use crate::compression::Broken;
+use crate::config::ByteRate;
+use crate::connection::tests::{Peer, limits};
+use crate::connection::{Limits, PARTING, Want};
+use crate::service::Service;
+
+const TERMS: Terms = Terms {
+    method: Method::Zstd,
+    max_window: 8 << 20,
+    max_ratio: Some(200),
+};
+
+fn peer(change: impl FnOnce(&mut Limits)) -> Peer {
+    let mut limits = Limits {
+        compression: Some(TERMS),
+        buffer: 512 << 10,
+        ..limits()
+    };
+    change(&mut limits);
+    let mut peer = Peer::new(limits);
+    peer.memory = Memory::new(64 << 20);
+    peer
+}
+
+fn packed(plain: &[u8]) -> Vec<u8> {
+    let mut codec = Codec::new(TERMS);
+    codec.send(plain);
+    codec.flush();
+    codec.drain()
+}
+
+/// What the peer took, expanded.
+fn read(peer: &mut Peer) -> Vec<u8> {
+    let mut codec = Codec::new(TERMS);
+    let (mut all, mut plain, mut said) = (Vec::new(), vec![0; 1 << 16], &peer.took[..]);
+    loop {
+        let count = codec.expand(said, &mut plain);
+        all.extend_from_slice(&plain[..count]);
+        said = &[];
+        if !codec.has_more() {
+            assert_eq!(codec.failure(), None);
+            return all;
+        }
+    }
+}
+
+fn is_again(wants: &[Want]) -> bool {
+    wants.iter().any(|want| matches!(want, Want::Again))
+}
+
+/// Turns until it wants no more of them; how many.
+fn turns(peer: &mut Peer, mut wants: Vec<Want>) -> usize {
+    let mut turns = 0;
+    while is_again(&wants) {
+        wants = peer.again();
+        turns += 1;
+    }
+    turns
+}
+
+#[test]
+fn a_frame_is_answered_by_a_frame_when_a_turn_has_brought_no_more() {
+    let mut peer = peer(|_| {});
+    let frame = packed(b"hello");
+    let wants = peer.says(&frame);
+    assert!(is_again(&wants) && peer.took.is_empty());
+    assert_eq!(
+        turns(&mut peer, wants),
+        2,
+        "one that still may have brought more"
+    );
+    assert_eq!(peer.took, frame);
+    assert_eq!((peer.connection.received(), peer.connection.sent()), (5, 5));
+    assert_eq!(peer.memory.used(), 0, "between frames nothing is held");
+    let wants = peer.closes();
+    assert!(
+        matches!(wants[..], [Want::Close { reset: false }]),
+        "{wants:?}"
+    );
+    assert_eq!(peer.connection.reason(), Reason::Done);
+    let wire = frame.len() as u64;
+    let told = peer.connection.packed().expect("compressed");
+    assert_eq!((told.wire.received, told.wire.sent), (wire, wire));
+}
+
+#[test]
+fn small_pieces_one_after_another_share_a_flush_and_do_not_wait_for_ever() {
+    let mut peer = peer(|_| {});
+    let frames: Vec<_> = (0..TURNS).map(|number| packed(&[number; 10])).collect();
+    for frame in &frames {
+        assert!(peer.took.is_empty());
+        peer.says(frame);
+        peer.again();
+    }
+    assert!(!peer.took.is_empty());
+    assert_eq!(read(&mut peer).len(), 10 * usize::from(TURNS));
+}
+
+#[test]
+fn no_more_is_expanded_in_a_turn_than_that_and_nothing_is_received_meanwhile() {
+    let mut peer = peer(|_| {});
+    let whole = EXPANDED as usize * 5;
+    let mut wants = peer.says(&packed(&vec![7; whole]));
+    for turn in 1..5 {
+        assert_eq!(peer.connection.received(), u64::from(EXPANDED) * turn);
+        assert!(is_again(&wants));
+        assert_eq!(peer.room, 0);
+        wants = peer.again();
+    }
+    turns(&mut peer, wants);
+    assert_eq!((peer.room, read(&mut peer).len()), (PACKED, whole));
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_owed_no_more_than_the_buffer() {
+    let mut peer = peer(|limits| limits.buffer = 64 << 10);
+    // What does not get smaller.
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(1 << 20)
+    .collect();
+    let all = packed(&noise);
+    peer.takes = 0;
+    let mut rest = &all[..];
+    while !rest.is_empty() && peer.room > 0 {
+        let piece = rest.len().min(peer.room as usize);
+        let wants = peer.says(&rest[..piece]);
+        turns(&mut peer, wants);
+        rest = &rest[piece..];
+        assert!(
+            peer.connection.owed() <= 65 << 10,
+            "{}",
+            peer.connection.owed()
+        );
+    }
+    assert_eq!(peer.room, 0);
+    while !rest.is_empty() || peer.waiting.is_some() {
+        let wants = peer.takes(1 << 20);
+        turns(&mut peer, wants);
+        let piece = rest.len().min(peer.room as usize);
+        let wants = peer.says(&rest[..piece]);
+        turns(&mut peer, wants);
+        rest = &rest[piece..];
+    }
+    assert!(read(&mut peer) == noise);
+}
+
+#[test]
+fn an_end_in_the_middle_of_a_frame_is_no_clean_one() {
+    let mut peer = peer(|_| {});
+    let frame = packed(b"hello");
+    let wants = peer.says(&frame[..frame.len() - 1]);
+    turns(&mut peer, wants);
+    peer.closes();
+    assert_eq!(peer.connection.reason(), Reason::Compression);
+    let told = peer.connection.packed().expect("compressed");
+    assert_eq!(told.cause, Some(Broken::Truncated));
+    assert_eq!(
+        (read(&mut peer), peer.connection.sent()),
+        (b"hello".to_vec(), 5)
+    );
+    assert!(
+        !peer.took.ends_with(&frame[frame.len() - 4..]),
+        "nor is ours"
+    );
+}
+
+#[test]
+fn the_peers_end_waits_for_what_is_still_to_be_expanded() {
+    let mut peer = peer(|_| {});
+    let whole = EXPANDED as usize * 3 + 1;
+    let wants = peer.says(&packed(&vec![7; whole]));
+    assert!(peer.closes().is_empty());
+    turns(&mut peer, wants);
+    assert_eq!(read(&mut peer).len(), whole);
+    assert_eq!(peer.connection.reason(), Reason::Done);
+    assert_eq!(peer.connection.sent(), whole as u64);
+}
+
+#[test]
+fn what_is_no_stream_ends_it() {
+    let mut peer = peer(|_| {});
+    let wants = peer.says(b"GET / HTTP/1.1\r\n");
+    assert!(
+        matches!(wants[..], [Want::Shutdown, Want::Deadline]),
+        "{wants:?}"
+    );
+    peer.wait(u64::try_from(PARTING.as_millis()).expect("short"));
+    assert_eq!(peer.connection.reason(), Reason::Compression);
+    assert!(peer.took.is_empty() && peer.memory.used() == 0);
+}
+
+#[test]
+fn who_finds_no_memory_waits_for_it_and_not_for_ever() {
+    let frame = packed(b"hello");
+    let mut peer = peer(|_| {});
+    let half = 32 << 20;
+    let other = peer.memory.charge(half - 1).expect("it is there");
+    assert!(!is_again(&peer.says(&frame)));
+    assert_eq!((peer.room, peer.took.len()), (0, 0));
+    let wants = peer.wait(50);
+    turns(&mut peer, wants);
+    assert!(peer.took.is_empty());
+    drop(other);
+    let wants = peer.wait(50);
+    turns(&mut peer, wants);
+    assert_eq!(peer.took, frame);
+    let _other = peer.memory.charge(half).expect("it is there");
+    peer.says(&frame);
+    for _ in 0..=WAITING.as_millis() / RETRY.as_millis() {
+        let wants = peer.wait(50);
+        turns(&mut peer, wants);
+    }
+    assert_eq!(peer.connection.reason(), Reason::Full);
+}
+
+#[test]
+fn quotas_and_rates_are_of_plain_bytes() {
+    let mut counted = peer(|limits| limits.max_bytes = 20_000);
+    let wants = counted.says(&packed(&[1; 10_001]));
+    turns(&mut counted, wants);
+    assert_eq!(counted.connection.reason(), Reason::Quota);
+    assert_eq!(read(&mut counted).len(), 10_000);
+    let rate = ByteRate {
+        bytes: 10_000,
+        per: Duration::from_secs(1),
+    };
+    let mut paced = peer(|limits| {
+        *limits = limits
+            .clone()
+            .with_rates(None, Some((Rate::from(rate), Arc::default())));
+    });
+    let wants = paced.says(&packed(&[1; 10_000]));
+    turns(&mut paced, wants);
+    assert!(
+        paced.connection.received() <= 2000,
+        "{}",
+        paced.connection.received()
+    );
+    for _ in 0..12 {
+        let wants = paced.wait(100);
+        turns(&mut paced, wants);
+    }
+    assert_eq!(read(&mut paced).len(), 10_000);
+}
+
+#[test]
+fn words_of_ours_are_a_frame_of_their_own() {
+    let mut peer = peer(|limits| limits.service = Service::Whoami);
+    peer.opens(b"you are");
+    assert_eq!(peer.took, packed(b"you are"));
+    let wants = peer.says(&packed(b" here"));
+    turns(&mut peer, wants);
+    assert_eq!(read(&mut peer), b"you are here");
+}
