@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+#[path = "support/voices.rs"]
+mod voices;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -13,6 +16,7 @@ use std::time::Duration;
 
 use echod::bucket::Rate;
 use echod::buffer::Memory;
+use echod::compression::{Method, Terms};
 use echod::config::{ByteRate, Config};
 use echod::connection::{Limits, Reason};
 use echod::driver::sim::{Ending, Expected, Network, Random, Script, SimDriver, SimPeer, echoed};
@@ -25,6 +29,7 @@ use echod::worker::admission::Admission;
 use echod::worker::gate::{Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
 use echod::worker::{Desk, Shared, Worker};
+use voices::{Layered, identity};
 
 /// Turns after which a run that has not ended hangs.
 const TURNS: usize = 200_000;
@@ -36,6 +41,28 @@ struct Run {
     worker: Worker<SimDriver>,
     gate: Gate,
     service: Service,
+}
+
+/// What lies between the wire and the service.
+#[derive(Clone, Copy, Debug, Default)]
+struct Layers {
+    tls: bool,
+    compression: Option<Terms>,
+}
+
+impl Layers {
+    fn voice(self) -> Layered {
+        let voice = Layered::default();
+        let voice = if self.tls { voice.with_tls() } else { voice };
+        match self.compression {
+            Some(terms) => voice.with_compression(terms),
+            None => voice,
+        }
+    }
+
+    fn are_there(self) -> bool {
+        self.tls || self.compression.is_some()
+    }
 }
 
 /// A log that nobody reads: what finds no reader is dropped, as ever.
@@ -101,11 +128,22 @@ impl Run {
     ) -> Run {
         let (config, log) = (Config::builtin(), log());
         let service = limits.service;
-        let net = Network::new(seed, scripts).expecting(expected(limits.service));
+        let layers = Layers {
+            tls: limits.tls.is_some(),
+            compression: limits.compression,
+        };
+        let mut net = Network::new(seed, scripts).expecting(expected(limits.service));
+        if layers.are_there() {
+            net = net.speaking(|| Box::new(layers.voice()));
+        }
         let net = Rc::new(RefCell::new(net));
         let shared = Arc::new(Shared {
             admission: Admission::new(1, max_connections),
-            memory: Memory::new(1 << 20),
+            // A peer that leaves a frame open keeps its states, and nobody else is to wait for them here.
+            memory: Memory::new(match layers.compression {
+                Some(_) => 64 << 20,
+                None => 1 << 20,
+            }),
             desks: [Desk::new().unwrap()].into(),
             bell: bell().unwrap(),
             stale: AtomicBool::new(true),
@@ -223,10 +261,12 @@ fn is_served(service: Service, peer: &SimPeer) -> bool {
     peer.finished && is_all
 }
 
-fn day(seed: u64, service: Service) {
+fn day(seed: u64, service: Service, layers: Layers) {
     let mut random = Random(seed);
     let calm = random.once_in(2);
-    let limits = limits(&mut random, calm, service);
+    let mut limits = limits(&mut random, calm, service);
+    limits.tls = layers.tls.then(|| Arc::clone(&identity().0));
+    limits.compression = layers.compression;
     let peers = 1 + random.below(6);
     let scripts = (0..peers).map(|_| script(&mut random)).collect();
     let max_connections = if random.once_in(4) && !calm { 2 } else { 100 };
@@ -276,13 +316,13 @@ fn day(seed: u64, service: Service) {
 }
 
 /// Days of a service: so many seeds, or the one that was asked for, or as many as were.
-fn days(service: Service, seeds: u64) {
+fn days(service: Service, layers: Layers, seeds: u64) {
     let asked = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     if let Some(seed) = asked("ECHOD_SEED") {
-        return day(seed, service);
+        return day(seed, service, layers);
     }
     for seed in 0..asked("ECHOD_SEEDS").unwrap_or(seeds) {
-        if std::panic::catch_unwind(|| day(seed, service)).is_err() {
+        if std::panic::catch_unwind(|| day(seed, service, layers)).is_err() {
             panic!("seed {seed} failed: ECHOD_SEED={seed} cargo test --test simulation");
         }
     }
@@ -290,15 +330,42 @@ fn days(service: Service, seeds: u64) {
 
 #[test]
 fn every_seed_ends_with_the_same_bytes_and_everything_given_back() {
-    days(Service::Echo, 12_000);
+    days(Service::Echo, Layers::default(), 12_000);
 }
 
 #[test]
 fn every_seed_ends_without_an_answer_to_what_is_discarded() {
-    days(Service::Discard, 1_000);
+    days(Service::Discard, Layers::default(), 1_000);
 }
 
 #[test]
 fn every_seed_ends_with_characters_in_order_and_a_chunk_owed_at_most() {
-    days(Service::Chargen, 1_000);
+    days(Service::Chargen, Layers::default(), 1_000);
+}
+
+#[test]
+fn every_seed_ends_with_the_same_bytes_through_tls() {
+    let tls = true;
+    let layers = Layers {
+        tls,
+        ..Layers::default()
+    };
+    days(Service::Echo, layers, 500);
+    days(Service::Discard, layers, 100);
+}
+
+#[test]
+fn every_seed_ends_with_the_same_bytes_through_compression() {
+    for method in [Method::Zstd, Method::Gzip] {
+        let compression = Some(Terms {
+            method,
+            max_window: 1 << 20,
+            max_ratio: None,
+        });
+        for tls in [false, true] {
+            let layers = Layers { tls, compression };
+            days(Service::Echo, layers, 300);
+            days(Service::Discard, layers, 100);
+        }
+    }
 }

@@ -179,8 +179,10 @@ impl Codec {
     /// Expands `input` until it or the room for what comes of it has ended: the bytes taken and those made.
     fn go_through(&mut self, input: &[u8], plain: &mut [u8]) -> (usize, usize) {
         let (mut taken, mut made, mut frames) = (0, 0, 0);
-        self.is_full = false;
-        while frames < FRAMES_MAX {
+        // Without input there is only what had no room before; to be asked for nothing is a mistake to the library.
+        let mut is_full = std::mem::take(&mut self.is_full);
+        while frames < FRAMES_MAX && (taken < input.len() || is_full) {
+            is_full = false;
             let (input, plain) = (&input[taken..], &mut plain[made..]);
             let step = match &mut self.expander {
                 Expander::Zstd(expander) => expander.step(input, plain, self.terms.max_window),
@@ -198,11 +200,8 @@ impl Codec {
             self.is_owed |= step.is_end;
             frames += u32::from(step.is_end);
             self.is_short = step.is_short;
-            if step.is_short || step == Step::default() {
-                break;
-            }
             self.is_full = step.made == plain.len() && !step.is_end;
-            if self.is_full {
+            if step.is_short || self.is_full || step == Step::default() {
                 break;
             }
         }
@@ -275,6 +274,14 @@ impl Codec {
             self.pack(&[], End::Flush);
         }
         self.is_owed = false;
+        self.unflushed = 0;
+    }
+
+    /// Says no more: our frame ends, wherever the peer is.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.is_begun) {
+            self.pack(&[], End::Frame);
+        }
         self.unflushed = 0;
     }
 

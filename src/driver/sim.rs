@@ -8,8 +8,9 @@
 // All numbers here are small.
 #![allow(clippy::cast_possible_truncation)]
 
+mod peer;
+
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 use super::{Completion, Driver, Sent, TcpInfo, Token};
 use crate::buffer::{Buffer, TurnMemory};
 use crate::tick::Tick;
+pub use peer::{Ending, Expected, Script, SimPeer, Voice, echoed};
 
 /// Bytes that the simulated kernel takes for a peer that does not read.
 pub const SEND_QUEUE: u64 = 3000;
@@ -50,58 +52,6 @@ impl Random {
     }
 }
 
-/// How a peer ends when it has sent all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It sends its FIN, and reads to ours.
-    HalfClose,
-    /// It resets the connection, whatever is under way.
-    Reset,
-    /// It says nothing more, and reads on until we end it.
-    Silence,
-}
-
-/// What a peer does.
-#[derive(Clone, Debug)]
-pub struct Script {
-    /// When it connects.
-    pub arrives: Tick,
-    /// Bytes that it sends.
-    pub bytes: u64,
-    /// Most bytes that it sends, and reads, at a time.
-    pub chunk: u64,
-    /// It never reads a byte.
-    pub deaf: bool,
-    /// How it ends.
-    pub ending: Ending,
-}
-
-/// One end that is not ours.
-#[derive(Debug)]
-pub struct SimPeer {
-    /// What it does.
-    pub script: Script,
-    /// Bytes that it has sent.
-    pub sent: u64,
-    /// Bytes that it has read, all of them right.
-    pub echoed: u64,
-    /// It has read our FIN behind them.
-    pub finished: bool,
-    /// We reset it.
-    pub reset: bool,
-    /// A byte that it read was not the one that it had sent.
-    pub wrong: bool,
-    number: u64,
-    connected: bool,
-    fin: bool,
-    broken: bool,
-    /// Sent by it and not received by us.
-    inbound: u64,
-    /// Taken from us by the kernel and not read by it.
-    outbound: VecDeque<u8>,
-    our_fin: bool,
-}
-
 /// What our end knows of one connection.
 #[derive(Debug)]
 struct Slot {
@@ -116,9 +66,6 @@ struct Slot {
     /// Closed; gone once this many turns have passed.
     closing: Option<u64>,
 }
-
-/// What a peer has to read next; `None`: nothing.
-pub type Expected = fn(&SimPeer) -> Option<u8>;
 
 /// The network and all peers on it.
 #[derive(Debug)]
@@ -135,40 +82,18 @@ pub struct Network {
     looks: u64,
 }
 
-/// The byte that peer `number` sends at position `at`.
-fn pattern(number: u64, at: u64) -> u8 {
-    (at.wrapping_mul(0x9e37_79b9).wrapping_add(number * 131) >> 7).to_le_bytes()[0]
-}
-
-/// What comes back of what a peer has sent.
-pub fn echoed(peer: &SimPeer) -> Option<u8> {
-    (peer.echoed < peer.sent).then(|| pattern(peer.number, peer.echoed))
-}
-
 impl Network {
     /// A network with these peers.
     pub fn new(seed: u64, scripts: Vec<Script>) -> Network {
-        let peer = |(number, script)| SimPeer {
-            script,
-            sent: 0,
-            echoed: 0,
-            finished: false,
-            reset: false,
-            wrong: false,
-            number,
-            connected: false,
-            fin: false,
-            broken: false,
-            inbound: 0,
-            outbound: VecDeque::new(),
-            our_fin: false,
-        };
         Network {
             random: Random(seed),
             expected: echoed,
             longest: 0,
             now: Tick(1000),
-            peers: (0..).zip(scripts).map(peer).collect(),
+            peers: (0..)
+                .zip(scripts)
+                .map(|(number, script)| SimPeer::new(number, script))
+                .collect(),
             slots: Vec::new(),
             accepting: false,
             rung: false,
@@ -179,6 +104,14 @@ impl Network {
     /// The same with peers that do not expect their own bytes.
     pub fn expecting(self, expected: Expected) -> Network {
         Network { expected, ..self }
+    }
+
+    /// The same with peers that speak in another way than plainly.
+    pub fn speaking(mut self, voice: impl Fn() -> Box<dyn Voice>) -> Network {
+        for peer in &mut self.peers {
+            peer.speak(voice());
+        }
+        self
     }
 
     /// The most bytes that any send had.
@@ -219,24 +152,16 @@ impl Network {
             return;
         }
         if !peer.script.deaf {
-            for _ in 0..count {
-                let Some(byte) = peer.outbound.pop_front() else {
-                    peer.finished |= peer.our_fin;
-                    break;
-                };
-                peer.wrong |= (self.expected)(peer) != Some(byte);
-                peer.echoed += 1;
-            }
+            peer.read(count, self.expected);
         }
         if peer.sent < peer.script.bytes {
-            let count = count.min(peer.script.bytes - peer.sent);
-            peer.sent += count;
-            peer.inbound += count;
+            peer.say(count.min(peer.script.bytes - peer.sent));
         } else {
             match peer.script.ending {
-                Ending::HalfClose => peer.fin = true,
+                Ending::HalfClose => peer.finish(),
                 Ending::Reset => peer.broken = true,
-                Ending::Silence => peer.fin |= peer.finished,
+                Ending::Silence if peer.finished => peer.finish(),
+                Ending::Silence => {}
             }
         }
     }
@@ -298,16 +223,11 @@ impl Network {
         if room == 0 || slot.eof {
             return None;
         }
-        if peer.inbound == 0 {
+        if peer.inbound() == 0 {
             slot.eof = peer.fin;
             return peer.fin.then_some(Completion::PeerClosed { token });
         }
-        let count = peer.inbound.min(u64::from(room));
-        let from = peer.sent - peer.inbound;
-        peer.inbound -= count;
-        let bytes: Vec<u8> = (from..from + count)
-            .map(|at| pattern(peer.number, at))
-            .collect();
+        let bytes = peer.take(u64::from(room));
         let input = TurnMemory::of(bytes.len()).fill::<()>(u32::MAX, |to| {
             to.copy_from_slice(&bytes);
             Ok(bytes.len())
@@ -435,7 +355,7 @@ impl Driver for SimDriver {
         let number = slot.peer;
         let peer = &mut net.peers[number];
         // As the kernel has it: a close with bytes unread is a reset.
-        if reset || held || peer.inbound > 0 {
+        if reset || held || peer.inbound() > 0 {
             peer.reset = true;
             peer.broken = true;
         }

@@ -1,0 +1,149 @@
+//! How simulated peers speak where they do not speak plainly: TLS by the library's own client, and compression.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use echod::compression::{Codec, Terms};
+use echod::config::Config;
+use echod::driver::sim::Voice;
+use echod::tls::{Identities, Identity};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// What a listener shows and its peers trust, made once.
+pub fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
+    static MADE: OnceLock<(Arc<Identity>, CertificateDer<'static>)> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed(["echo.example".to_owned()]).unwrap();
+        let directory = tempfile::TempDir::new().unwrap();
+        let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let text = format!(
+            "[[listener]]\n[listener.tls]\ncertificates = [{{ certificate = {certificate:?}, key = {key:?} }}]\n"
+        );
+        let config = Config::parse(&text, Path::new("simulation.toml")).unwrap();
+        let all = Identities::load(&config, &Identities::default()).unwrap();
+        (Arc::clone(all.of("echo").unwrap()), made.cert.der().clone())
+    })
+}
+
+/// It says all that it says in its own layers.
+#[derive(Debug, Default)]
+pub struct Layered {
+    tls: Option<ClientConnection>,
+    codec: Option<Codec>,
+    /// How often it has spoken: it ends a frame, or lets it be read, now and then.
+    count: u32,
+}
+
+impl Layered {
+    pub fn with_tls(mut self) -> Layered {
+        static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+        let config = CONFIG.get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            roots.add(identity().1.clone()).unwrap();
+            let config = ClientConfig::builder().with_root_certificates(roots);
+            Arc::new(config.with_no_client_auth())
+        });
+        let name = ServerName::try_from("echo.example").unwrap();
+        self.tls = Some(ClientConnection::new(Arc::clone(config), name).unwrap());
+        self
+    }
+
+    pub fn with_compression(mut self, terms: Terms) -> Layered {
+        self.codec = Some(Codec::new(terms));
+        self
+    }
+
+    /// What TLS has for the wire.
+    fn sealed(&mut self, packed: Vec<u8>) -> Vec<u8> {
+        let Some(tls) = &mut self.tls else {
+            return packed;
+        };
+        let mut wire = Vec::new();
+        tls.writer().write_all(&packed).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut wire).unwrap();
+        }
+        wire
+    }
+
+    /// What TLS makes of the wire.
+    fn opened(&mut self, mut heard: &[u8]) -> Result<Vec<u8>, String> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(heard.to_vec());
+        };
+        let mut opened = Vec::new();
+        while !heard.is_empty() {
+            tls.read_tls(&mut heard)
+                .map_err(|error| error.to_string())?;
+            tls.process_new_packets()
+                .map_err(|error| error.to_string())?;
+            let mut piece = [0; 4096];
+            while let Ok(count @ 1..) = tls.reader().read(&mut piece) {
+                opened.extend_from_slice(&piece[..count]);
+            }
+        }
+        Ok(opened)
+    }
+
+    fn expanded(&mut self, mut packed: &[u8]) -> Result<Vec<u8>, String> {
+        let Some(codec) = &mut self.codec else {
+            return Ok(packed.to_vec());
+        };
+        let (mut plain, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = codec.expand(packed, &mut piece);
+            plain.extend_from_slice(&piece[..count]);
+            packed = &[];
+            if !codec.has_more() {
+                break;
+            }
+        }
+        match codec.failure() {
+            Some(broken) => Err(broken.to_string()),
+            None => Ok(plain),
+        }
+    }
+
+    fn packed(&mut self, said: &[u8]) -> Vec<u8> {
+        let Some(codec) = &mut self.codec else {
+            return said.to_vec();
+        };
+        if !said.is_empty() {
+            codec.send(said);
+            self.count += 1;
+            if self.count.is_multiple_of(3) {
+                codec.flush();
+            }
+        }
+        codec.drain()
+    }
+}
+
+impl Voice for Layered {
+    fn exchange(&mut self, said: &[u8], heard: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let opened = self.opened(heard)?;
+        let plain = self.expanded(&opened)?;
+        let packed = self.packed(said);
+        Ok((self.sealed(packed), plain))
+    }
+
+    fn finish(&mut self) -> Option<Vec<u8>> {
+        if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            return None;
+        }
+        let packed = self.codec.as_mut().map_or(Vec::new(), |codec| {
+            codec.end();
+            codec.drain()
+        });
+        let mut wire = self.sealed(packed);
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            wire.extend(self.sealed(Vec::new()));
+        }
+        Some(wire)
+    }
+}
