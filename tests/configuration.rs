@@ -208,12 +208,21 @@ fn beyond() -> impl Strategy<Value = String> {
     (service, 1..1_000_001u32, 1..33u8, 1..129u8, rate, any::<[u8; 4]>(), any::<bool>()).prop_map(
         |(service, count, ipv4, ipv6, (bytes, per), net, flag)| {
             let [a, b, c, _] = net;
-            let refusal = if flag { "refusal = \"say\"\n" } else { "" };
+            let (refusal, method) = match flag {
+                true => ("refusal = \"say\"\n", "none"),
+                false if count % 2 == 0 => ("", "zstd"),
+                false => ("", "gzip"),
+            };
+            let (window, ratio) = match count % 3 {
+                0 => (1024 + count, "\"off\"".to_string()),
+                _ => (128 << 20, count.to_string()),
+            };
             format!(
                 "service = \"{service}\"\nmax_connections_per_source = {count}\nmax_connections_per_worker = {count}\n\
                  source_prefix = {{ ipv4 = {ipv4}, ipv6 = {ipv6} }}\n{refusal}\
                  access = {{ allow = [\"{a}.{b}.{c}.0/24\"], deny = [\"{a}.{b}.0.0/16\", \"8000::/{ipv6}\"], reapply = {flag} }}\n\
                  proxy_protocol = {{ trusted = [\"{a}.{b}.{c}.0/24\", \"8000::/{ipv6}\"] }}\n\
+                 compression = {{ method = \"{method}\", max_window = \"{window}\", max_ratio = {ratio} }}\n\
                  rate = {{ connections = {{ rate = \"{count}/{per}\" }}, bytes = \"{bytes}B/{per}\", total_bytes = \"{bytes}/s\" }}\n"
             )
         },

@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "src/tls/choice.rs",
     "src/tls/verify.rs",
     "src/tls/words.rs",
+    "src/config/compression.rs",
     "src/config/tls.rs",
     "src/config/tls",
     "src/config/validate.rs",

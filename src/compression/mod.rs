@@ -36,14 +36,6 @@ impl Method {
             Method::Gzip => "gzip",
         }
     }
-
-    /// The most that its states take both ways, in bytes, besides the window of a peer's frame.
-    pub const fn states_memory(self) -> usize {
-        match self {
-            Method::Zstd => zstd::STATES_MEMORY,
-            Method::Gzip => gzip::INFLATE_MEMORY + gzip::DEFLATE_MEMORY,
-        }
-    }
 }
 
 /// What is spoken on a listener, and how far a peer may go with it.
@@ -68,6 +60,8 @@ pub struct Codec {
     at: usize,
     /// They are the beginning of a header, and wait for the rest of it.
     is_short: bool,
+    /// The largest window that memory was asked for, since there are states.
+    granted: u64,
     /// The last call filled the caller's memory: there may be more inside.
     is_full: bool,
     /// The peer has ended a frame for which none of ours has begun.
@@ -128,6 +122,7 @@ impl Codec {
             held: Vec::new(),
             at: 0,
             is_short: false,
+            granted: 0,
             is_full: false,
             is_owed: false,
             is_begun: false,
@@ -181,7 +176,12 @@ impl Codec {
         let (mut taken, mut made, mut frames) = (0, 0, 0);
         // Without input there is only what had no room before; to be asked for nothing is a mistake to the library.
         let mut is_full = std::mem::take(&mut self.is_full);
+        self.granted = self.granted.max(self.window(input));
         while frames < FRAMES_MAX && (taken < input.len() || is_full) {
+            if self.window(&input[taken..]) > self.granted {
+                // What it needs has to be asked for.
+                break;
+            }
             is_full = false;
             let (input, plain) = (&input[taken..], &mut plain[made..]);
             let step = match &mut self.expander {
@@ -297,6 +297,7 @@ impl Codec {
 
     /// Gives the states back.
     fn release(&mut self) {
+        self.granted = 0;
         match &mut self.expander {
             Expander::Zstd(expander) => expander.release(),
             Expander::Gzip(expander) => expander.release(),
@@ -344,27 +345,51 @@ impl Codec {
         expander + packer
     }
 
-    /// Memory that it may hold when it goes on with what waits and what the peer said, as far as that can be known before.
+    /// Memory that it may hold when it goes on with what waits and what the peer said.
     pub fn needs(&self, said: &[u8]) -> usize {
-        let window = match &self.expander {
-            // A header that is cut in two is rare, and tells its window later.
-            Expander::Zstd(expander) => expander.window(if self.held.is_empty() {
-                said
-            } else {
-                &self.held[self.at..]
-            }),
-            Expander::Gzip(_) => 0,
-        };
-        let window = usize::try_from(window.min(self.terms.max_window)).unwrap_or(usize::MAX);
+        // A header that is cut in two tells its window when it is whole.
+        let window = self.window(match self.held.is_empty() {
+            true => said,
+            false => &self.held[self.at..],
+        });
+        let states = states(self.terms.method, self.granted.max(window));
         let waiting = self.held.capacity() + said.len() + self.packed.capacity();
-        let states = self.terms.method.states_memory();
-        states.saturating_add(window).saturating_add(waiting)
+        states.saturating_add(waiting)
+    }
+
+    /// The window of the frame that begins with these bytes; 0: none does, or it is refused.
+    fn window(&self, input: &[u8]) -> u64 {
+        match &self.expander {
+            Expander::Zstd(expander) => match expander.window(input) {
+                window if window <= self.terms.max_window => window,
+                _ => 0,
+            },
+            Expander::Gzip(_) => 0,
+        }
+    }
+
+    /// Most memory that a frame takes on these terms, with the one that answers it.
+    pub fn takes(terms: &Terms) -> usize {
+        match terms.method {
+            Method::Zstd => states(Method::Zstd, terms.max_window),
+            Method::Gzip => states(Method::Gzip, 0),
+        }
     }
 
     /// Are states there? They are not before a frame, nor after it.
     pub fn is_active(&self) -> bool {
         self.states_memory() > 0
     }
+}
+
+/// The most that the states of a method take both ways, with a peer's window.
+fn states(method: Method, window: u64) -> usize {
+    let window = usize::try_from(window).unwrap_or(usize::MAX);
+    let states = match method {
+        Method::Zstd => zstd::STATES_MEMORY,
+        Method::Gzip => gzip::INFLATE_MEMORY + gzip::DEFLATE_MEMORY,
+    };
+    states.saturating_add(window)
 }
 
 /// What comes behind the bytes that are packed.

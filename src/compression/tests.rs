@@ -352,7 +352,7 @@ fn a_window_of_the_bound_is_taken_and_one_past_it_is_not() {
     // An exponent of 13 and a mantissa of 0 and 1: 8 MiB, and 9.
     let at = header(13 << 3);
     let mut codec_at = codec(Method::Zstd);
-    assert!(codec_at.needs(&at) >= (8 << 20) + Method::Zstd.states_memory());
+    assert!(codec_at.needs(&at) >= Codec::takes(&TERMS));
     assert_eq!(expanded(&mut codec_at, &[&at], 10), Ok(Vec::new()));
     let past = header(13 << 3 | 1);
     let window = Broken::Window(9 << 20, 8 << 20);
@@ -396,4 +396,28 @@ fn what_is_needed_is_known_before_it_is_taken() {
             }
         }
     }
+}
+
+#[test]
+fn a_frame_that_needs_more_than_was_asked_for_waits_for_the_next_call() {
+    let small = frame(Method::Zstd, &text(2000));
+    // What is written in pieces has the whole window of its level, 2 MiB, in its header.
+    let mut large = Vec::with_capacity(1 << 16);
+    let mut state = zstd_safe::CCtx::create();
+    let mut output = zstd_safe::OutBuffer::around(&mut large);
+    let content = text(5000);
+    let mut input = zstd_safe::InBuffer::around(&content);
+    state
+        .compress_stream(&mut output, &mut input)
+        .expect("packed");
+    assert_eq!(state.end_stream(&mut output), Ok(0));
+    let both = [&small[..], &large].concat();
+    let (mut codec, mut plain) = (codec(Method::Zstd), vec![0; 1 << 17]);
+    let needs = codec.needs(&both);
+    assert_eq!(codec.expand(&both, &mut plain), 2000);
+    assert!(codec.memory() <= needs && codec.has_more());
+    let needs = codec.needs(&[]);
+    assert!(needs > 2 << 20);
+    assert_eq!(codec.expand(&[], &mut plain), 5000);
+    assert!(codec.memory() <= needs && codec.is_between());
 }

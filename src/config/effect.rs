@@ -111,6 +111,10 @@ const EFFECTS: &[(&str, Effect)] = {
         ("listener.access.reapply", Now),
         // Whether somebody speaks for others is asked once, before anything of them is read.
         ("listener.proxy_protocol.trusted", NewConnections),
+        // A frame that was begun is read on as it began.
+        ("listener.compression.method", NewConnections),
+        ("listener.compression.max_window", NewConnections),
+        ("listener.compression.max_ratio", NewConnections),
         ("listener.rate.connections", Now),
         ("listener.rate.bytes", Now),
         ("listener.rate.total_bytes", Now),

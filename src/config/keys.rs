@@ -4,7 +4,7 @@
 
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value};
 
-use super::{proxy, rate, schema, tls};
+use super::{compression, proxy, rate, schema, tls};
 
 /// Longest unknown key that is compared: no known one is near to a longer.
 const COMPARED_MAX: usize = 64;
@@ -21,7 +21,7 @@ const INLINE: [&str; 4] = [
 ];
 
 /// Every table: what is written in front of its keys, and its keys.
-fn tables() -> [(&'static str, &'static [&'static str]); 14] {
+fn tables() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("", fields::<schema::File>()),
         ("log.", fields::<schema::Log>()),
@@ -35,6 +35,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 14] {
         ("listener.timeout.", fields::<schema::Timeout>()),
         ("listener.access.", fields::<schema::Access>()),
         ("listener.proxy_protocol.", fields::<proxy::Written>()),
+        ("listener.compression.", fields::<compression::Written>()),
         ("listener.rate.", fields::<schema::Rate>()),
         ("listener.rate.connections.", fields::<rate::Connections>()),
     ]

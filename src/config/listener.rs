@@ -94,6 +94,9 @@ impl Judge<'_> {
         let proxy_protocol = self
             .take(&key("proxy_protocol"), listener.proxy_protocol)
             .and_then(|written| self.proxy_protocol(&key("proxy_protocol."), written));
+        let compression = self
+            .take(&key("compression"), listener.compression)
+            .and_then(|written| self.compression(&key("compression."), written));
         let rate = self
             .take(&key("rate"), listener.rate)
             .and_then(|rate| self.rate(&key("rate."), rate));
@@ -115,6 +118,7 @@ impl Judge<'_> {
             timeout: timeout?,
             access: access?,
             proxy_protocol: proxy_protocol?,
+            compression: compression?,
             rate: rate?,
         };
         if let Some(places) = places {
@@ -303,12 +307,17 @@ impl Judge<'_> {
         Some(rate?.with(burst?))
     }
 
-    /// A line of text is for peers that do not wait for a handshake.
+    /// A line of text is for peers that neither wait for a handshake nor for a frame.
     fn refusal_is_heard(&mut self, owner: &str, listener: &Listener, places: &Places) {
-        if listener.tls.is_some() && listener.refusal == RefusalForm::Say {
+        let spoken = match (&listener.tls, listener.compression.method) {
+            (Some(_), _) => "TLS",
+            (None, Some(method)) => Some(method).word(),
+            (None, None) => return,
+        };
+        if listener.refusal == RefusalForm::Say {
             self.problem(
                 places.refusal.clone().unwrap_or(places.service.clone()),
-                format!("{owner}refusal: \"say\" is plain text, and its peers speak TLS"),
+                format!("{owner}refusal: \"say\" is plain text, and its peers speak {spoken}"),
                 "write \"reset\"",
             );
         }

@@ -2,7 +2,7 @@
 
 use super::descriptors::most_parting;
 use super::quantity::write_size;
-use super::{Config, Engine};
+use super::{Config, Engine, Listener};
 use crate::buffer::{TURN_MEMORY, URING_MEMORY};
 use crate::worker::sources::{IDLE_MAX, SOURCE_MEMORY};
 
@@ -12,6 +12,9 @@ pub const CONNECTION_MEMORY: u64 = 400 + SOURCE_MEMORY;
 
 /// What a session of TLS takes besides: its keys, or its handshake.
 pub const SESSION_MEMORY: u64 = 8 << 10;
+
+/// What a compressing connection takes besides what counts for `buffer_memory`.
+pub const PACKING_MEMORY: u64 = 512;
 
 /// What the program takes that serves nobody: its code and what it reads of it, the log's queue, stacks.
 pub const PROGRAM_MEMORY: u64 = 24 << 20;
@@ -47,6 +50,7 @@ pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
             .saturating_add(connections * CONNECTION_MEMORY)
             .saturating_add(sessions(config, connections) * SESSION_MEMORY)
+            .saturating_add(packing(config, connections) * PACKING_MEMORY)
             .saturating_add(rated(config) * IDLE_MAX as u64 * SOURCE_MEMORY)
             .saturating_add(prefixes(config) * PREFIX_MEMORY),
         kernel: connections.saturating_mul(per_socket),
@@ -55,8 +59,20 @@ pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u
 
 /// Most connections that speak TLS, of so many.
 fn sessions(config: &Config, connections: u64) -> u64 {
+    most_of(config, connections, |listener| listener.tls.is_some())
+}
+
+/// Most connections that compress, of so many.
+fn packing(config: &Config, connections: u64) -> u64 {
+    most_of(config, connections, |listener| {
+        listener.compression.method.is_some()
+    })
+}
+
+/// Most connections of some listeners, of so many.
+fn most_of(config: &Config, connections: u64, are_meant: impl Fn(&Listener) -> bool) -> u64 {
     let listeners = config.listeners.iter();
-    let most = listeners.filter(|listener| listener.tls.is_some());
+    let most = listeners.filter(|listener| are_meant(listener));
     let most = most.map(|listener| {
         listener
             .max_connections
@@ -110,14 +126,24 @@ pub(super) fn print_memory(
         rated(config),
         prefixes(config),
     );
-    let sessions = sessions(config, max_connections.into());
-    if sessions > 0 {
-        // Before the line's end.
-        out.pop();
-        out.push_str(&format!(
-            " + {sessions} sessions of TLS * {}\n",
-            write_size(SESSION_MEMORY)
-        ));
+    let connections = max_connections.into();
+    for (count, what, each) in [
+        (
+            sessions(config, connections),
+            "sessions of TLS",
+            SESSION_MEMORY,
+        ),
+        (
+            packing(config, connections),
+            "that compress",
+            PACKING_MEMORY,
+        ),
+    ] {
+        if count > 0 {
+            // Before the line's end.
+            out.pop();
+            out.push_str(&format!(" + {count} {what} * {}\n", write_size(each)));
+        }
     }
     let kernel = match per_socket {
         Some(each) => format!(
@@ -142,6 +168,7 @@ fn about(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::Method;
 
     #[test]
     fn memory_is_the_sum_of_what_the_formula_names() {
@@ -199,6 +226,20 @@ mod tests {
         assert_eq!(ours(&few) - ours(&Config::defaults()), 10 * SESSION_MEMORY);
         let text = print_memory(&few, 2, 100, None);
         assert!(text.contains(" + 10 sessions of TLS * 8KiB\n#"), "{text}");
+    }
+
+    #[test]
+    fn a_listener_that_compresses_takes_a_little_for_each() {
+        let mut config = Config::builtin();
+        let plain = memory(&config, 1, 100, 0).ours;
+        config.listeners[0].compression.method = Some(Method::Gzip);
+        let connections = 100 + u64::from(most_parting(100));
+        assert_eq!(
+            memory(&config, 1, 100, 0).ours - plain,
+            connections * PACKING_MEMORY
+        );
+        let text = print_memory(&config, 1, 100, None);
+        assert!(text.contains(" + 100 that compress * 512B\n#"), "{text}");
     }
 
     #[test]

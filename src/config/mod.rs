@@ -7,6 +7,7 @@
 mod access;
 mod change;
 mod check;
+mod compression;
 mod descriptors;
 mod effect;
 mod error;
@@ -30,6 +31,7 @@ mod value;
 
 pub use change::{Change, NeedsRestart, What, changes, tally};
 pub use check::{Host, check, worker_count};
+pub use compression::Compression;
 pub use descriptors::{
     AUTO_CONNECTIONS_MAX, DESCRIPTOR_RESERVE, effective_max_connections, parting_connections,
 };
@@ -302,6 +304,8 @@ pub struct Listener {
     pub access: Access,
     /// Who speaks for others.
     pub proxy_protocol: ProxyProtocol,
+    /// What its bytes are.
+    pub compression: Compression,
     /// How fast.
     pub rate: Rate,
 }

@@ -113,6 +113,7 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
 pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
     let (tcp, timeout) = (&listener.tcp, &listener.timeout);
     let (access, rate, prefix) = (&listener.access, &listener.rate, listener.source_prefix);
+    let compression = listener.compression;
     let mut all = Vec::new();
     table(
         &mut all,
@@ -204,6 +205,15 @@ pub(super) fn listener_entries(listener: &Listener) -> Vec<Entry> {
         &mut all,
         "proxy_protocol",
         [("trusted", list(&listener.proxy_protocol.trusted))],
+    );
+    table(
+        &mut all,
+        "compression",
+        [
+            ("method", quoted(compression.method.word())),
+            ("max_window", size(compression.max_window.into())),
+            ("max_ratio", or("off", compression.max_ratio)),
+        ],
     );
     table(
         &mut all,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::SeqAccess;
 
 use super::access::Prefixes;
+use super::compression::Written as Compression;
 use super::name::{Account, Address, Addresses, Algorithm, Device, Line, Name};
 use super::proxy::Written as ProxyProtocol;
 use super::quantity::{RECORD_BURST, Size, Time};
@@ -232,6 +233,7 @@ pub(super) struct Listener {
     pub(super) timeout: Setting<Timeout>,
     pub(super) access: Setting<Access>,
     pub(super) proxy_protocol: Setting<ProxyProtocol>,
+    pub(super) compression: Setting<Compression>,
     pub(super) rate: Setting<Rate>,
 }
 
@@ -255,6 +257,7 @@ impl Default for Listener {
             timeout: Setting::unset(Timeout::default()),
             access: Setting::unset(Access::default()),
             proxy_protocol: Setting::unset(ProxyProtocol::default()),
+            compression: Setting::unset(Compression::default()),
             rate: Setting::unset(Rate::default()),
         }
     }
@@ -424,6 +427,7 @@ tables! {
     Tcp: "[listener.tcp] on a line of its own, and its keys below",
     Timeout: "[listener.timeout] on a line of its own, and its keys below",
     Access: "[listener.access] on a line of its own, and its keys below",
+    Compression: "[listener.compression] on a line of its own, and its keys below",
     ProxyProtocol: "[listener.proxy_protocol] on a line of its own, and its keys below",
     Rate: "[listener.rate] on a line of its own, and its keys below",
     Pressure: "[pressure] on a line of its own, and its keys below",

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::Range;
 
+use super::compression::Compression;
 use super::error::Problem;
 use super::name::overlap;
 use super::quantity::write_size;
@@ -27,6 +28,7 @@ pub(super) fn validate(
         names: Vec::new(),
         addresses: Vec::new(),
         buffers: Vec::new(),
+        frames: Vec::new(),
     };
     let config = judge.file(file, origin);
     match config {
@@ -42,6 +44,8 @@ pub(super) struct Judge<'a> {
     names: Vec<(String, Range<usize>)>,
     addresses: Vec<Placed>,
     buffers: Vec<(String, u64, Range<usize>)>,
+    /// The same of what one frame may take, with its window.
+    frames: Vec<(String, Compression, Range<usize>)>,
 }
 
 /// An address of a listener, and where the file says it.
@@ -88,7 +92,8 @@ impl Judge<'_> {
             self.root_is_allowed(&user.0, user_span);
         }
         if let Some(memory) = &buffer_memory {
-            self.buffers_fit(memory.0, memory_span);
+            self.buffers_fit(memory.0, memory_span.clone());
+            self.frames_fit(memory.0, memory_span);
         }
         self.names_differ();
         self.addresses_differ();
@@ -218,7 +223,9 @@ impl Judge<'_> {
                 }
             }
         }
-        self.listener(&owner, listener, Some(place))
+        let listener = self.listener(&owner, listener, Some(place.clone()))?;
+        self.frames.push((owner, listener.compression, place));
+        Some(listener)
     }
 
     fn root_is_allowed(&mut self, user: &str, span: Option<Range<usize>>) {
@@ -241,6 +248,21 @@ impl Judge<'_> {
                     place,
                     format!("buffer_memory: {memory}: {owner}buffer is {buffer}, more than all buffers together"),
                     "raise buffer_memory or lower buffer",
+                );
+            }
+        }
+    }
+
+    /// A frame that never fits would wait for nothing.
+    fn frames_fit(&mut self, memory: u64, span: Option<Range<usize>>) {
+        for (owner, compression, place) in std::mem::take(&mut self.frames) {
+            let takes = compression.takes();
+            if takes > memory / 2 {
+                let (takes, memory) = (write_size(takes), write_size(memory));
+                self.problem(
+                    span.clone().unwrap_or(place),
+                    format!("buffer_memory: {memory}: half of it is for frames, and {owner}compression may take {takes} for one"),
+                    "raise buffer_memory or lower compression.max_window",
                 );
             }
         }

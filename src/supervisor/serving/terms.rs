@@ -40,6 +40,7 @@ impl Served {
         Limits {
             max_bytes: config.max_bytes.unwrap_or(u64::MAX),
             tls: self.tls.clone(),
+            compression: config.compression.terms(),
             handshake: config.timeout.handshake,
             first_byte: config.timeout.first_byte,
             idle: config.timeout.idle,
