@@ -277,6 +277,12 @@ impl Codec {
         self.unflushed = 0;
     }
 
+    /// Lets the peer read all that was sent, which is the last. In the middle of a frame of its own ours has no end.
+    pub fn close(&mut self) {
+        self.flush();
+        self.release();
+    }
+
     /// Says no more: our frame ends, wherever the peer is.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.is_begun) {
@@ -315,7 +321,8 @@ impl Codec {
 
     /// Would a flush change anything for the peer?
     pub fn wants_flush(&self) -> bool {
-        self.unflushed > 0 || self.is_begun && self.is_between() || self.is_owed
+        let is_over = self.is_begun && self.is_between() && self.failure.is_none();
+        self.unflushed > 0 || is_over || self.is_owed
     }
 
     /// Compressed bytes for the peer.
@@ -347,11 +354,16 @@ impl Codec {
 
     /// Memory that it may hold when it goes on with what waits and what the peer said.
     pub fn needs(&self, said: &[u8]) -> usize {
-        // A header that is cut in two tells its window when it is whole.
-        let window = self.window(match self.held.is_empty() {
-            true => said,
-            false => &self.held[self.at..],
-        });
+        let held = &self.held[self.at..];
+        let window = match held.len() {
+            0 => self.window(said),
+            // A header may be in both.
+            1..zstd::HEADER_MAX => {
+                let more = &said[..said.len().min(zstd::HEADER_MAX)];
+                self.window(&[held, more].concat())
+            }
+            _ => self.window(held),
+        };
         let states = states(self.terms.method, self.granted.max(window));
         let waiting = self.held.capacity() + said.len() + self.packed.capacity();
         states.saturating_add(waiting)

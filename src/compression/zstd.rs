@@ -23,6 +23,9 @@ const ROOM: usize = 16 * 1024;
 /// From so many plain bytes on, room is made before it is asked for.
 const MANY: usize = 32 * 1024;
 
+/// The longest header of a frame, RFC 8878 3.1.1.1.
+pub(super) const HEADER_MAX: usize = 18;
+
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The last three bytes of a frame that is to be skipped, RFC 8878 3.1.2; the first is 0x50 to 0x5f.

@@ -250,14 +250,18 @@ impl Connection {
         if self.awaits_header() {
             return;
         }
-        if let Some(layers) = self.layers.as_mut() {
-            layers.flush();
+        if let Some(packing) = self.packing_mut() {
+            packing.codec.close();
         }
         if self.flush_layers(turn)
             && let Some(session) = self.session_mut()
         {
             session.close();
             self.flush_layers(turn);
+        }
+        if let Some(packing) = self.packing_mut() {
+            // It holds nothing any more.
+            packing.account(turn.memory);
         }
     }
 

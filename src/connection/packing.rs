@@ -101,7 +101,7 @@ impl Packing {
     }
 
     /// Has what it holds counted. `false`: there is no memory for it.
-    fn account(&mut self, memory: &Arc<Memory>) -> bool {
+    pub(super) fn account(&mut self, memory: &Arc<Memory>) -> bool {
         let (held, is_active) = (self.codec.memory(), self.codec.is_active());
         if held == 0 && !is_active {
             self.charge = None;
