@@ -363,6 +363,13 @@ impl Serving {
         }
     }
 
+    /// Lets nobody new begin at our own sockets, before those who wait there are served and they are closed.
+    pub fn part_own(&self) {
+        for held in self.listeners.iter().flat_map(|served| &served.own) {
+            let _ = listener::part(&held.fd); // without it one peer in many thousands is reset
+        }
+    }
+
     /// Closes our own sockets. The workers do the same, after they have served those who wait there.
     pub fn close_own(&mut self) {
         for served in &mut self.listeners {
