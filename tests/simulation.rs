@@ -1,11 +1,17 @@
 //! A worker over the simulated network: thousands of seeds, each a different unkind day.
 //!
+//! With TLS the peers are the library's own client, behind the same network; that is deterministic but for the bytes of keys,
+//! whose lengths are the same each time.
+//!
 //! Deterministic: no kernel, no clock, no threads. A seed that fails is printed; run it alone with
 //! `ECHOD_SEED=n cargo test --test simulation`, and more of them with `ECHOD_SEEDS=n`.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::cell::RefCell;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -15,16 +21,22 @@ use echod::bucket::Rate;
 use echod::buffer::Memory;
 use echod::config::{ByteRate, Config};
 use echod::connection::{Limits, Reason};
-use echod::driver::sim::{Ending, Expected, Network, Random, Script, SimDriver, SimPeer, echoed};
+use echod::driver::sim::{
+    Ending, Expected, Network, Random, Script, SimDriver, SimPeer, Tongue, echoed,
+};
 use echod::logging::{Echo, Log, Paths};
 use echod::metrics::Counts;
 use echod::service::whoami::About;
 use echod::service::{Service, chargen};
 use echod::tick::Tick;
+use echod::tls::{Identities, Identity};
 use echod::worker::admission::Admission;
 use echod::worker::gate::{Gate, Rules};
 use echod::worker::orders::{Listener, Order, Plan, Socket, bell};
 use echod::worker::{Desk, Shared, Worker};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// Turns after which a run that has not ended hangs.
 const TURNS: usize = 200_000;
@@ -43,6 +55,102 @@ fn log() -> Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     let open = || Log::open(&Config::builtin().log, Echo::Errors, Paths::default()).0;
     LOG.get_or_init(open).clone()
+}
+
+/// What the listener shows, and two clients that trust it: of TLS 1.2 and 1.3. Signatures of this kind of key have one
+/// length.
+fn secured() -> &'static (Arc<Identity>, [Arc<ClientConfig>; 2]) {
+    static MADE: OnceLock<(Arc<Identity>, [Arc<ClientConfig>; 2])> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new(["echo.example".to_owned()]).unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let directory = tempfile::TempDir::new().unwrap();
+        let [cert, own] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        fs::write(&cert, made.pem()).unwrap();
+        fs::write(&own, key.serialize_pem()).unwrap();
+        let (cert, own) = (cert.display(), own.display());
+        let text = format!(
+            "[[listener]]\n[listener.tls]\ncertificates = [{{ certificate = \"{cert}\", key = \"{own}\" }}]\n"
+        );
+        let config = Config::parse(&text, Path::new("test.toml")).unwrap();
+        let all = Identities::load(&config, &Identities::default()).unwrap();
+        let client = |version| {
+            let mut roots = RootCertStore::empty();
+            roots.add(made.der().clone()).unwrap();
+            let mut config = ClientConfig::builder_with_protocol_versions(&[version])
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            // Each day is alone.
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        };
+        let clients = [&rustls::version::TLS12, &rustls::version::TLS13].map(client);
+        (Arc::clone(all.of("echo").unwrap()), clients)
+    })
+}
+
+/// A peer that speaks TLS.
+#[derive(Debug)]
+struct Sealed {
+    tls: ClientConnection,
+    is_closed: bool,
+}
+
+impl Sealed {
+    fn new(seed: u64) -> Sealed {
+        let client = &secured().1[(seed % 2) as usize];
+        let name = ServerName::try_from("echo.example").unwrap();
+        let mut tls = ClientConnection::new(Arc::clone(client), name).unwrap();
+        tls.set_buffer_limit(None);
+        Sealed {
+            tls,
+            is_closed: false,
+        }
+    }
+}
+
+impl Tongue for Sealed {
+    fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.tls.writer().write_all(bytes).unwrap();
+        let mut sealed = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut sealed).unwrap();
+        }
+        sealed
+    }
+
+    fn hear(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, String> {
+        if self.is_closed && !bytes.is_empty() {
+            return Err("bytes behind the last word".into());
+        }
+        let mut told = Vec::new();
+        while !bytes.is_empty() {
+            self.tls.read_tls(&mut bytes).unwrap();
+            let state = self.tls.process_new_packets();
+            let state = state.map_err(|error| error.to_string())?;
+            let from = told.len();
+            told.resize(from + state.plaintext_bytes_to_read(), 0);
+            self.tls.reader().read_exact(&mut told[from..]).unwrap();
+            self.is_closed = state.peer_has_closed();
+            if self.is_closed && !bytes.is_empty() {
+                return Err("bytes behind the last word".into());
+            }
+        }
+        Ok(told)
+    }
+
+    fn close(&mut self) -> Option<Vec<u8>> {
+        if self.tls.is_handshaking() {
+            return None;
+        }
+        self.tls.send_close_notify();
+        Some(self.say(&[]))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed
+    }
 }
 
 fn limits(random: &mut Random, calm: bool, service: Service) -> Limits {
@@ -102,6 +210,10 @@ impl Run {
         let (config, log) = (Config::builtin(), log());
         let service = limits.service;
         let net = Network::new(seed, scripts).expecting(expected(limits.service));
+        let net = match limits.tls {
+            Some(_) => net.speaking(|| Box::new(Sealed::new(seed))),
+            None => net,
+        };
         let net = Rc::new(RefCell::new(net));
         let shared = Arc::new(Shared {
             admission: Admission::new(1, max_connections),
@@ -220,13 +332,17 @@ fn is_served(service: Service, peer: &SimPeer) -> bool {
         Service::Discard => true,
         _ => peer.echoed == peer.script.bytes,
     };
-    peer.finished && is_all
+    peer.finished && is_all && peer.is_well_closed()
 }
 
-fn day(seed: u64, service: Service) {
+fn day(seed: u64, service: Service, is_sealed: bool) {
     let mut random = Random(seed);
     let calm = random.once_in(2);
-    let limits = limits(&mut random, calm, service);
+    let mut limits = limits(&mut random, calm, service);
+    if is_sealed {
+        limits.tls = Some(Arc::clone(&secured().0));
+        limits.handshake = (!calm).then(|| Duration::from_millis(500 + random.below(3000)));
+    }
     let peers = 1 + random.below(6);
     let scripts = (0..peers).map(|_| script(&mut random)).collect();
     let max_connections = if random.once_in(4) && !calm { 2 } else { 100 };
@@ -276,13 +392,13 @@ fn day(seed: u64, service: Service) {
 }
 
 /// Days of a service: so many seeds, or the one that was asked for, or as many as were.
-fn days(service: Service, seeds: u64) {
+fn days(service: Service, is_sealed: bool, seeds: u64) {
     let asked = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     if let Some(seed) = asked("ECHOD_SEED") {
-        return day(seed, service);
+        return day(seed, service, is_sealed);
     }
     for seed in 0..asked("ECHOD_SEEDS").unwrap_or(seeds) {
-        if std::panic::catch_unwind(|| day(seed, service)).is_err() {
+        if std::panic::catch_unwind(|| day(seed, service, is_sealed)).is_err() {
             panic!("seed {seed} failed: ECHOD_SEED={seed} cargo test --test simulation");
         }
     }
@@ -290,15 +406,25 @@ fn days(service: Service, seeds: u64) {
 
 #[test]
 fn every_seed_ends_with_the_same_bytes_and_everything_given_back() {
-    days(Service::Echo, 12_000);
+    days(Service::Echo, false, 12_000);
 }
 
 #[test]
 fn every_seed_ends_without_an_answer_to_what_is_discarded() {
-    days(Service::Discard, 1_000);
+    days(Service::Discard, false, 1_000);
 }
 
 #[test]
 fn every_seed_ends_with_characters_in_order_and_a_chunk_owed_at_most() {
-    days(Service::Chargen, 1_000);
+    days(Service::Chargen, false, 1_000);
+}
+
+#[test]
+fn every_seed_ends_with_the_same_bytes_through_tls_and_a_last_word() {
+    days(Service::Echo, true, 1_500);
+}
+
+#[test]
+fn every_seed_ends_without_an_answer_to_what_is_discarded_through_tls() {
+    days(Service::Discard, true, 300);
 }

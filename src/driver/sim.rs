@@ -8,8 +8,9 @@
 // All numbers here are small.
 #![allow(clippy::cast_possible_truncation)]
 
+mod peer;
+
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 use super::{Completion, Driver, Sent, TcpInfo, Token};
 use crate::buffer::{Buffer, TurnMemory};
 use crate::tick::Tick;
+pub use peer::{Ending, Expected, Script, SimPeer, Tongue, echoed};
 
 /// Bytes that the simulated kernel takes for a peer that does not read.
 pub const SEND_QUEUE: u64 = 3000;
@@ -50,58 +52,6 @@ impl Random {
     }
 }
 
-/// How a peer ends when it has sent all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It sends its FIN, and reads to ours.
-    HalfClose,
-    /// It resets the connection, whatever is under way.
-    Reset,
-    /// It says nothing more, and reads on until we end it.
-    Silence,
-}
-
-/// What a peer does.
-#[derive(Clone, Debug)]
-pub struct Script {
-    /// When it connects.
-    pub arrives: Tick,
-    /// Bytes that it sends.
-    pub bytes: u64,
-    /// Most bytes that it sends, and reads, at a time.
-    pub chunk: u64,
-    /// It never reads a byte.
-    pub deaf: bool,
-    /// How it ends.
-    pub ending: Ending,
-}
-
-/// One end that is not ours.
-#[derive(Debug)]
-pub struct SimPeer {
-    /// What it does.
-    pub script: Script,
-    /// Bytes that it has sent.
-    pub sent: u64,
-    /// Bytes that it has read, all of them right.
-    pub echoed: u64,
-    /// It has read our FIN behind them.
-    pub finished: bool,
-    /// We reset it.
-    pub reset: bool,
-    /// A byte that it read was not the one that it had sent.
-    pub wrong: bool,
-    number: u64,
-    connected: bool,
-    fin: bool,
-    broken: bool,
-    /// Sent by it and not received by us.
-    inbound: u64,
-    /// Taken from us by the kernel and not read by it.
-    outbound: VecDeque<u8>,
-    our_fin: bool,
-}
-
 /// What our end knows of one connection.
 #[derive(Debug)]
 struct Slot {
@@ -116,9 +66,6 @@ struct Slot {
     /// Closed; gone once this many turns have passed.
     closing: Option<u64>,
 }
-
-/// What a peer has to read next; `None`: nothing.
-pub type Expected = fn(&SimPeer) -> Option<u8>;
 
 /// The network and all peers on it.
 #[derive(Debug)]
@@ -135,40 +82,15 @@ pub struct Network {
     looks: u64,
 }
 
-/// The byte that peer `number` sends at position `at`.
-fn pattern(number: u64, at: u64) -> u8 {
-    (at.wrapping_mul(0x9e37_79b9).wrapping_add(number * 131) >> 7).to_le_bytes()[0]
-}
-
-/// What comes back of what a peer has sent.
-pub fn echoed(peer: &SimPeer) -> Option<u8> {
-    (peer.echoed < peer.sent).then(|| pattern(peer.number, peer.echoed))
-}
-
 impl Network {
     /// A network with these peers.
     pub fn new(seed: u64, scripts: Vec<Script>) -> Network {
-        let peer = |(number, script)| SimPeer {
-            script,
-            sent: 0,
-            echoed: 0,
-            finished: false,
-            reset: false,
-            wrong: false,
-            number,
-            connected: false,
-            fin: false,
-            broken: false,
-            inbound: 0,
-            outbound: VecDeque::new(),
-            our_fin: false,
-        };
         Network {
             random: Random(seed),
             expected: echoed,
             longest: 0,
             now: Tick(1000),
-            peers: (0..).zip(scripts).map(peer).collect(),
+            peers: (0..).zip(scripts).map(SimPeer::new).collect(),
             slots: Vec::new(),
             accepting: false,
             rung: false,
@@ -179,6 +101,14 @@ impl Network {
     /// The same with peers that do not expect their own bytes.
     pub fn expecting(self, expected: Expected) -> Network {
         Network { expected, ..self }
+    }
+
+    /// The same with peers that each speak through one of these.
+    pub fn speaking(mut self, tongue: impl Fn() -> Box<dyn Tongue>) -> Network {
+        for peer in &mut self.peers {
+            peer.tongue = Some(tongue());
+        }
+        self
     }
 
     /// The most bytes that any send had.
@@ -218,27 +148,7 @@ impl Network {
         if !peer.connected || peer.broken || quiet {
             return;
         }
-        if !peer.script.deaf {
-            for _ in 0..count {
-                let Some(byte) = peer.outbound.pop_front() else {
-                    peer.finished |= peer.our_fin;
-                    break;
-                };
-                peer.wrong |= (self.expected)(peer) != Some(byte);
-                peer.echoed += 1;
-            }
-        }
-        if peer.sent < peer.script.bytes {
-            let count = count.min(peer.script.bytes - peer.sent);
-            peer.sent += count;
-            peer.inbound += count;
-        } else {
-            match peer.script.ending {
-                Ending::HalfClose => peer.fin = true,
-                Ending::Reset => peer.broken = true,
-                Ending::Silence => peer.fin |= peer.finished,
-            }
-        }
+        peer.act(count, self.expected);
     }
 
     /// What there is to say of one connection, if anything.
@@ -298,16 +208,12 @@ impl Network {
         if room == 0 || slot.eof {
             return None;
         }
-        if peer.inbound == 0 {
+        if peer.inbound.is_empty() {
             slot.eof = peer.fin;
             return peer.fin.then_some(Completion::PeerClosed { token });
         }
-        let count = peer.inbound.min(u64::from(room));
-        let from = peer.sent - peer.inbound;
-        peer.inbound -= count;
-        let bytes: Vec<u8> = (from..from + count)
-            .map(|at| pattern(peer.number, at))
-            .collect();
+        let count = peer.inbound.len().min(room as usize);
+        let bytes: Vec<u8> = peer.inbound.drain(..count).collect();
         let input = TurnMemory::of(bytes.len()).fill::<()>(u32::MAX, |to| {
             to.copy_from_slice(&bytes);
             Ok(bytes.len())
@@ -435,7 +341,7 @@ impl Driver for SimDriver {
         let number = slot.peer;
         let peer = &mut net.peers[number];
         // As the kernel has it: a close with bytes unread is a reset.
-        if reset || held || peer.inbound > 0 {
+        if reset || held || !peer.inbound.is_empty() {
             peer.reset = true;
             peer.broken = true;
         }
@@ -453,7 +359,7 @@ impl Driver for SimDriver {
         Some(TcpInfo {
             rtt: std::time::Duration::from_millis(1),
             retrans: 0,
-            acked: peer.echoed,
+            acked: peer.read,
             queued: !peer.outbound.is_empty(),
             ..TcpInfo::default()
         })
