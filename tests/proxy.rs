@@ -1,19 +1,20 @@
 //! Balancers in front of the real daemon: the PROXY protocol, played by hand and by HAProxy.
 //!
 //! The test is the balancer at 127.0.0.1, which is trusted, and says that it speaks for others. Headers and their checksum are made
-//! here, by code of this file's own.
+//! by code of the tests' own.
 
+#[path = "support/balancer.rs"]
+mod balancer;
 #[path = "support/peers.rs"]
 mod peers;
 mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use balancer::{HaProxy, readme, replaced, v1, v2};
 use nix::sys::signal::Signal;
 use peers::{End, end_of};
 use serde_json::Value;
@@ -22,6 +23,9 @@ use support::{
 };
 
 const MIB: usize = 1 << 20;
+
+/// Of the README: how it is behind HAProxy.
+const SECTION: &str = "Behind HAProxy";
 
 /// An address of nobody, as a header brings it.
 const PEER: &str = "192.0.2.7:50312";
@@ -36,23 +40,6 @@ fn config(keys: &str) -> String {
         "workers = 2\ndrain_idle = \"100ms\"\n[log]\nempty = true\n[[listener]]\nname = \"far\"\n\
          address = [\"127.0.0.1:0\"]\nproxy_protocol.trusted = [\"127.0.0.1\"]\n{keys}\n"
     )
-}
-
-/// Version 1, for this address.
-fn v1(peer: &str) -> Vec<u8> {
-    let peer: SocketAddr = peer.parse().expect("an address");
-    let (family, own) = match peer {
-        SocketAddr::V4(_) => ("TCP4", "10.0.0.1"),
-        SocketAddr::V6(_) => ("TCP6", "2001:db8::1"),
-    };
-    format!("PROXY {family} {} {own} {} 7\r\n", peer.ip(), peer.port()).into_bytes()
-}
-
-/// Version 2, with any command, family and block.
-fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(block.len()).expect("short").to_be_bytes();
-    let fixed = [command, family, length[0], length[1]];
-    [b"\r\n\r\n\0\r\nQUIT\n", &fixed[..], block].concat()
 }
 
 /// Both addresses of IPv4, for PEER.
@@ -546,39 +533,9 @@ fn many_headers_at_once_bring_each_its_own_peer() {
     });
 }
 
-/// HAProxy, ended with the test.
-struct HaProxy(Child);
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A block of the README's section on HAProxy.
-fn readme(language: &str) -> &'static str {
-    let readme = include_str!("../README.md");
-    let (_, section) = readme
-        .split_once("## Behind HAProxy\n")
-        .expect("the section");
-    let begin = format!("```{language}\n");
-    let (_, block) = section.split_once(&begin).expect("the block");
-    block.split_once("```").expect("its end").0
-}
-
-fn replaced(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "no {from:?} in {text}");
-    text.replace(from, to)
-}
-
 #[test]
 fn haproxy_as_the_readme_has_it() {
-    if Command::new("haproxy").arg("-v").output().is_err() {
-        println!("haproxy_as_the_readme_has_it: not run, because haproxy is not installed");
-        return;
-    }
-    let toml = replaced(readme("toml"), "127.0.0.1:8080", "127.0.0.1:0");
+    let toml = replaced(readme(SECTION, "toml"), "127.0.0.1:8080", "127.0.0.1:0");
     let toml = replaced(
         &toml,
         "name = \"echo\"\n",
@@ -594,7 +551,7 @@ fn haproxy_as_the_readme_has_it() {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = socket.local_addr().expect("an address");
         let text = replaced(
-            readme("haproxy"),
+            readme(SECTION, "haproxy"),
             "bind :7",
             "bind fd@0\n    unique-id-format %[uuid()]",
         );
@@ -602,13 +559,7 @@ fn haproxy_as_the_readme_has_it() {
         let text = replaced(&text, "send-proxy-v2", send);
         let file = daemon.directory().join("haproxy.cfg");
         std::fs::write(&file, text).expect("write");
-        let child = Command::new("haproxy")
-            .args(["-db", "-f"])
-            .arg(&file)
-            .stdin(Stdio::from(OwnedFd::from(socket)))
-            .stdout(Stdio::null())
-            .spawn();
-        let _haproxy = HaProxy(child.expect("haproxy"));
+        let _haproxy = HaProxy::start(&file, socket);
         for host in [2, 3] {
             let stream = connect_from(host, address);
             let mut reader = BufReader::new(&stream);

@@ -12,9 +12,12 @@ use nix::sys::signal::Signal::SIGHUP;
 
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/tls.rs"]
+mod secure;
 mod support;
 
 use peers::free_address;
+use secure::Ca;
 use support::{Daemon, connect, echo_exact};
 
 /// The daemon's keys; a port that the kernel chooses, for each of these names.
@@ -225,4 +228,73 @@ fn the_journal_is_not_told_twice() {
     };
     assert_eq!(printed(false), "reloaded: nothing changed\n");
     assert_eq!(printed(true), "");
+}
+
+#[test]
+fn certificates_that_were_renewed_are_told_by_file_and_listener() {
+    let ca = Ca::new();
+    for name in ["one", "two", "other"] {
+        ca.put(name, ca.made(&["echo.example"]));
+    }
+    let listener = |name: &str, table: &str| {
+        format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n{table}")
+    };
+    let text = [
+        listener("both", &ca.table(&["one", "two"], "")),
+        listener("asks", &ca.table(&["one"], "client_ca = \"CA\"")),
+        listener("other", &ca.table(&["other"], "")),
+    ];
+    let text = text.concat();
+    let daemon = Daemon::start(&text);
+    let line = |listener: &str, file: &str, until: &str| {
+        let path = ca.path(file);
+        let path = path.display();
+        format!(
+            "listener \"{listener}\": {path}: renewed, valid until {until} 00:00 UTC: applied to new connections"
+        )
+    };
+    assert_eq!(told(&daemon, &text), ["reloaded: nothing changed"]);
+    ca.put("one", ca.made_until(&["echo.example"], 3500));
+    let expected = [
+        "reloaded: 2 certificates renewed".to_owned(),
+        line("both", "one.pem", "3500-01-01"),
+        line("asks", "one.pem", "3500-01-01"),
+    ];
+    let mark = daemon.mark();
+    assert_eq!(told(&daemon, &text), expected);
+    daemon.wait_line_after(mark, "reload adopted changed=2");
+    for line in &expected[1..] {
+        daemon.wait_line_after(mark, &format!("reload changed: {line}"));
+    }
+    assert_eq!(told(&daemon, &text), ["reloaded: nothing changed"]);
+    // Together with a key; and what peers are asked for.
+    ca.write("ca.pem", &Ca::new().pem);
+    let text = text.replacen("name", "timeout.idle = \"30m\"\nname", 1);
+    let lines = told(&daemon, &text);
+    assert_eq!(
+        lines[..2],
+        [
+            "reloaded: 1 key changed, 1 certificate renewed",
+            "listener \"both\": timeout.idle: \"1h\" -> \"30m\": applied now"
+        ]
+    );
+    let renewed = format!(
+        "listener \"asks\": {}: renewed, valid until ",
+        ca.path("ca.pem").display()
+    );
+    assert!(lines[2].starts_with(&renewed), "{lines:?}");
+    // A reload that is refused has renewed nothing.
+    ca.put("two", ca.made_until(&["echo.example"], 3400));
+    let (_, key) = ca.made(&["echo.example"]);
+    ca.write("other.key", &key);
+    assert!(refused(&daemon.reload()).contains("other.key: not the key of "));
+    ca.put("other", ca.made_until(&["echo.example"], 3600));
+    assert_eq!(
+        told(&daemon, &text),
+        [
+            "reloaded: 2 certificates renewed".to_owned(),
+            line("both", "two.pem", "3400-01-01"),
+            line("other", "other.pem", "3600-01-01"),
+        ]
+    );
 }

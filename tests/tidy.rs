@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "src/tls/session.rs",
     "src/tls/certificate.rs",
     "src/tls/choice.rs",
+    "src/tls/validity.rs",
     "src/tls/verify.rs",
     "src/tls/words.rs",
     "src/config/compression.rs",

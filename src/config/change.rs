@@ -16,7 +16,7 @@ const VALUE_MAX: usize = 80;
 /// Of a longer one, how many are shown in front of the first that differs.
 const VALUE_BEFORE: usize = 20;
 
-/// A difference between two configurations.
+/// A difference between two configurations, or in the files that they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The listener that it is about; `None`: the daemon.
@@ -32,6 +32,13 @@ pub enum What {
     Added,
     /// There is no listener of this name any more.
     Removed,
+    /// A file of certificates, which has others in it.
+    Renewed {
+        /// Its path, escaped.
+        file: String,
+        /// How long the first of them is valid.
+        until: String,
+    },
     /// One key.
     Key {
         /// With its table, as `timeout.idle`.
@@ -66,6 +73,10 @@ impl fmt::Display for Change {
         match &self.what {
             What::Added => formatter.write_str("added"),
             What::Removed => formatter.write_str("removed, its connections are drained"),
+            What::Renewed { file, until } => {
+                let effect = Effect::NewConnections;
+                write!(formatter, "{file}: renewed, valid until {until}: {effect}")
+            }
             What::Key {
                 key,
                 old,
@@ -84,6 +95,11 @@ pub fn tally(changes: &[Change]) -> String {
             count(|what| matches!(what, What::Key { .. })),
             "key",
             "changed",
+        ),
+        (
+            count(|what| matches!(what, What::Renewed { .. })),
+            "certificate",
+            "renewed",
         ),
         (count(|what| *what == What::Added), "listener", "added"),
         (count(|what| *what == What::Removed), "listener", "removed"),
@@ -156,7 +172,7 @@ pub fn changes(old: &Config, new: &Config) -> Result<Vec<Change>, NeedsRestart> 
 fn stands_in_the_way(change: &Change) -> Option<String> {
     match &change.what {
         What::Key { key, effect, .. } => (*effect == Effect::Restart).then(|| key.clone()),
-        What::Added | What::Removed => None,
+        What::Added | What::Removed | What::Renewed { .. } => None,
     }
 }
 
@@ -353,5 +369,21 @@ mod tests {
         let more = format!("log.empty = true\nlog.level = 'debug'\n{two}");
         assert_eq!(told(OLD, &more), "2 keys changed, 1 listener added");
         assert_eq!(told(&two, OLD), "1 listener removed");
+        let renewed = |file: &str| Change {
+            listener: Some("a".into()),
+            what: What::Renewed {
+                file: file.into(),
+                until: "2026-01-31 00:00 UTC".into(),
+            },
+        };
+        let mut all = [renewed("/a.pem"), renewed("/b.pem")];
+        assert_eq!(tally(&all[..1]), "1 certificate renewed");
+        assert_eq!(tally(&all), "2 certificates renewed");
+        // Whoever opened the socket.
+        all[0].leave_to_socket_unit();
+        assert_eq!(
+            all[0].to_string(),
+            "listener \"a\": /a.pem: renewed, valid until 2026-01-31 00:00 UTC: applied to new connections"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `activation` takes what was handed over; `assignment` says which listener of the configuration it
 //! belongs to; `bind` opens the rest, with what `fixed` lists for good; `options` makes both pass their TCP options on to
-//! the connections that they accept, of which `fast_open` depends on the host. Nothing here accepts a connection, and nothing closes a socket that was handed over once it
+//! the connections that they accept, of which `fast_open` depends on the host; `parting` lets nobody new in before one is closed. Nothing here accepts a connection, and nothing closes a socket that was handed over once it
 //! was taken: the service manager listens on it as well, and peers would hang.
 
 pub mod activation;
@@ -11,6 +11,7 @@ pub mod bind;
 pub mod fast_open;
 pub mod fixed;
 pub mod options;
+pub mod parting;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use assignment::{Assignment, Note, assign};
 pub use bind::bind;
 pub use fixed::Fixed;
 pub use options::{Initial, apply, apply_congestion};
+pub use parting::part;
 
 /// Why there is no listening socket.
 #[derive(Debug, thiserror::Error)]

@@ -84,7 +84,7 @@ kinds! {
     ADDRESS_DIFFERS = "address_differs", Warning, false, 0xf61807a3_17294709_a99bd284_34afd5b8, "the socket handed over has another address than its listener";
     /// The file says what the socket unit decides.
     KEYS_UNUSED = "keys_unused", Warning, false, 0x9103b1a6_882f4095_ab5afe4b_da601b49, "keys unused, the socket unit owns them";
-    /// A certificate is not valid, or soon will not be; said at each load.
+    /// A certificate is not valid, or soon will not be; said at each load, and when it comes to that.
     CERTIFICATE_EXPIRES = "certificate_expires", Warning, false, 0x7753557c_6c24464b_af14910e_1e49787b, "certificate";
     /// A reload does not read again what systemd handed over at the start.
     CREDENTIAL_KEPT = "credential_kept", Info, false, 0xab4e3d47_23e648a6_802858de_a76176cf, "credential";

@@ -2,8 +2,9 @@
 //!
 //! [`run`] starts everything, then turns one loop over signals, the control socket, the workers' bell and
 //! a few deadlines. What an event means is decided in [`phase`]; here it is only done. An idle daemon
-//! wakes for the watchdog alone.
+//! wakes for the watchdog, and once a day to judge its certificates.
 
+mod certificates;
 mod engine;
 pub mod notify;
 pub mod phase;
@@ -76,6 +77,8 @@ pub struct Supervisor {
     status_sent: Tick,
     /// When the watchdog is to hear of us next.
     watchdog_due: Tick,
+    /// When the certificates are to be judged again.
+    certificates_due: Tick,
     /// Somebody was told of the workers that do not turn.
     told_of_silence: bool,
     /// Somebody was told of a service manager that does not listen.
@@ -97,6 +100,9 @@ impl Supervisor {
             if now >= self.watchdog_due {
                 self.watch(now);
             }
+            if now >= self.certificates_due {
+                self.judge_certificates(now);
+            }
             if now >= self.drained_by {
                 self.handle(Event::Deadline);
             }
@@ -113,6 +119,7 @@ impl Supervisor {
         let until = self
             .watchdog_due
             .min(self.drained_by)
+            .min(self.certificates_due)
             .min(self.status_due.unwrap_or(Tick::NEVER))
             .min(
                 control
@@ -174,6 +181,7 @@ impl Supervisor {
         self.log
             .say(LogEvent::of(&kind::DRAINING).with("connections", counts.live));
         self.tell_manager(Notifier::stopping);
+        self.serving.part_own();
         self.workers.drain(&self.config);
         self.serving.close_own();
         self.status.draining = true;

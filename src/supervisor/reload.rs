@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::Supervisor;
+use super::certificates;
 use super::notify::Notifier;
 use super::serving::{Prepared, Serving};
 use crate::config::{
@@ -101,6 +102,7 @@ impl Supervisor {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let max_connections = effective_max_connections(&config, worker_count(&config), limit)?;
         let identities = Identities::load(&config, self.serving.identities())?;
+        let renewed = identities.renewed(self.serving.identities());
         let Prepared { serving, events } = self.serving.prepare(&config, identities)?;
         for change in &mut changes {
             if let Some(listener) = &change.listener
@@ -109,6 +111,7 @@ impl Supervisor {
                 change.leave_to_socket_unit();
             }
         }
+        changes.extend(renewed.into_iter().map(certificates::change));
         Ok(Next {
             config,
             changes,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use nix::sys::socket::{Backlog, listen};
 use socket2::SockRef;
 
+use super::certificates;
 use crate::bucket::Bucket;
 use crate::config::{self, Config, Origin, SourcePrefix, worker_count};
 use crate::connection::{Limits, Reason};
@@ -21,7 +22,7 @@ use crate::listener::{self, Fixed, Handed, Initial, Note};
 use crate::logging::{Event, kind};
 use crate::service::Service;
 use crate::service::whoami::About;
-use crate::tls::{Identities, Identity, NoteKind};
+use crate::tls::{self, Identities, Identity, NoteKind};
 use crate::worker::gate::{Gate, Rules};
 use crate::worker::orders::{Listener, Plan, Socket};
 
@@ -322,18 +323,8 @@ impl Serving {
             events.push(Event::of(kind).detail(note));
         }
         // At each load: whoever has to renew a certificate may not have heard of it the last time.
-        for note in self.identities.notes() {
-            let kind = match note.kind {
-                NoteKind::Expires => &kind::CERTIFICATE_EXPIRES,
-                NoteKind::Kept => &kind::CREDENTIAL_KEPT,
-                NoteKind::Valid => continue,
-            };
-            events.push(
-                Event::of(kind)
-                    .with("listener", &note.listener)
-                    .detail(note),
-            );
-        }
+        let notes = self.identities.notes();
+        events.extend(notes.iter().filter_map(certificates::event));
     }
 
     /// The plan for the workers, with the bounds of the configuration in force.
@@ -372,6 +363,13 @@ impl Serving {
         }
     }
 
+    /// Lets nobody new begin at our own sockets, before those who wait there are served and they are closed.
+    pub fn part_own(&self) {
+        for held in self.listeners.iter().flat_map(|served| &served.own) {
+            let _ = listener::part(&held.fd); // without it one peer in many thousands is reset
+        }
+    }
+
     /// Closes our own sockets. The workers do the same, after they have served those who wait there.
     pub fn close_own(&mut self) {
         for served in &mut self.listeners {
@@ -386,10 +384,14 @@ impl Serving {
 
     /// What is worst about the certificates.
     pub fn certificate(&self) -> Option<String> {
-        let mut notes = self.identities.notes().iter();
-        notes
-            .find(|note| note.kind == NoteKind::Expires)
-            .map(ToString::to_string)
+        let notes = self.identities.notes();
+        let worst = notes.iter().find(|note| note.kind == NoteKind::Expires);
+        worst.map(ToString::to_string)
+    }
+
+    /// Judges the certificates at this second since 1970: what somebody should hear of since the last time.
+    pub fn judge(&mut self, now: i64) -> Vec<tls::Note> {
+        self.identities.judge(now)
     }
 
     /// What the listeners show their peers.

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::certificates::JUDGE_EVERY;
 use super::engine::{self, Choice, Rings};
 use super::notify::{self, Notifier};
 use super::phase::Phase;
@@ -192,6 +193,7 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
         status_due: None,
         status_sent: Tick::now(),
         watchdog_due: Tick::NEVER,
+        certificates_due: Tick::now() + JUDGE_EVERY,
         told_of_silence: false,
         told_of_manager: false,
         drained_by: Tick::NEVER,

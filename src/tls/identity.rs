@@ -21,20 +21,16 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
 
-use super::certificate;
+use super::certificate::{self, Said};
 use super::choice::Choice;
 use super::error::Error;
 use super::note::{Note, NoteKind};
+use super::validity::{Renewed, Seen, Validity};
 use super::verify::Named;
 use crate::config::{Client, Config, Expired, Tls, TlsVersion, escape, suite_name};
 
 /// Longest file that is read: far more than any chain or bundle of CAs.
 const FILE_MAX: u64 = 4 << 20;
-
-/// A certificate that is valid for less is warned of.
-const SOON: i64 = 14 * DAY;
-
-const DAY: i64 = 86_400;
 
 /// Where systemd tells of the credentials of a unit.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -58,7 +54,12 @@ pub struct Identities {
     all: HashMap<String, Arc<Identity>>,
     /// What was read below `$CREDENTIALS_DIRECTORY`.
     credentials: HashMap<PathBuf, Arc<[u8]>>,
-    notes: Vec<Note>,
+    /// Which of them were not read again.
+    kept: Vec<Note>,
+    /// Files with certificates.
+    seen: Vec<Seen>,
+    /// When they were judged last, in seconds since 1970.
+    judged: i64,
 }
 
 impl Identities {
@@ -68,11 +69,15 @@ impl Identities {
     /// The first that cannot be had.
     pub fn load(config: &Config, before: &Identities) -> Result<Identities, Error> {
         let directory = std::env::var_os(CREDENTIALS).map(PathBuf::from);
+        let now = Timestamp::now().as_second();
         let mut loader = Loader {
             directory: directory.filter(|path| path.is_absolute()),
-            now: Timestamp::now().as_second(),
+            now,
             before,
-            next: Identities::default(),
+            next: Identities {
+                judged: now,
+                ..Identities::default()
+            },
             listener: String::new(),
         };
         for listener in &config.listeners {
@@ -90,9 +95,29 @@ impl Identities {
         self.all.get(listener)
     }
 
-    /// What there is to know of them.
-    pub fn notes(&self) -> &[Note] {
-        &self.notes
+    /// What there is to know of them, as they were judged last.
+    pub fn notes(&self) -> Vec<Note> {
+        let seen = self.seen.iter().flat_map(|seen| seen.notes(self.judged));
+        let mut notes = self.kept.clone();
+        for note in seen {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes
+    }
+
+    /// Judges the certificates again, at this second since 1970: what somebody should hear of since the last time.
+    pub fn judge(&mut self, now: i64) -> Vec<Note> {
+        let then = std::mem::replace(&mut self.judged, now);
+        let crossed = self.seen.iter().flat_map(|seen| seen.crossed(then, now));
+        crossed.collect()
+    }
+
+    /// Files that have other certificates in them than `before`.
+    pub fn renewed(&self, before: &Identities) -> Vec<Renewed> {
+        let renewed = self.seen.iter().filter_map(|s| s.renewed(&before.seen));
+        renewed.collect()
     }
 }
 
@@ -102,7 +127,7 @@ impl Identities {
 /// Why they are refused.
 pub fn look(config: &Config) -> Result<Vec<String>, String> {
     match Identities::load(config, &Identities::default()) {
-        Ok(identities) => Ok(identities.notes.iter().map(Note::line).collect()),
+        Ok(identities) => Ok(identities.notes().iter().map(Note::line).collect()),
         // The daemon may be somebody else than whoever checks.
         Err(Error::Unreadable { source, path, .. })
             if source.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() =>
@@ -182,14 +207,8 @@ impl Loader<'_> {
     ) -> Result<(Vec<String>, Arc<CertifiedKey>), Error> {
         let chain = self.certificates(certificate_path)?;
         let key = self.key(key_path)?;
-        let mut names = Vec::new();
-        for (place, der) in chain.iter().enumerate() {
-            let said = self.said(certificate_path, der)?;
-            self.is_valid_now(certificate_path, &said, Some(expired))?;
-            if place == 0 {
-                names = said.names;
-            }
-        }
+        let said = self.see(certificate_path, &chain, Some(expired))?;
+        let names = said.into_iter().next().map(|leaf| leaf.names);
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => self.wrong(
@@ -206,7 +225,7 @@ impl Loader<'_> {
                     "make one with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
                 ),
             })?;
-        Ok((names, Arc::new(certified)))
+        Ok((names.unwrap_or_default(), Arc::new(certified)))
     }
 
     fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -244,9 +263,9 @@ impl Loader<'_> {
 
     fn roots(&mut self, path: &Path) -> Result<RootCertStore, Error> {
         let mut roots = RootCertStore::empty();
-        for der in self.certificates(path)? {
-            let said = self.said(path, &der)?;
-            self.is_valid_now(path, &said, None)?;
+        let all = self.certificates(path)?;
+        self.see(path, &all, None)?;
+        for der in all {
             roots.add(der).map_err(|error| {
                 self.wrong(
                     path,
@@ -258,47 +277,34 @@ impl Loader<'_> {
         Ok(roots)
     }
 
-    fn said(&self, path: &Path, der: &[u8]) -> Result<certificate::Said, Error> {
-        certificate::read(der).ok_or_else(|| {
-            self.wrong(
-                path,
-                "what is in it is no certificate".into(),
-                "it has to be PEM of X.509",
-            )
-        })
-    }
-
-    /// Notes what is expired, soon will be, or is not valid yet; refuses it if that is wanted.
-    fn is_valid_now(
+    /// Reads what the certificates of a file say, and remembers it; refuses one that is not valid if that is wanted.
+    fn see(
         &mut self,
         path: &Path,
-        said: &certificate::Said,
+        all: &[CertificateDer<'_>],
         expired: Option<Expired>,
-    ) -> Result<(), Error> {
-        let Some(text) = validity(said, self.now) else {
-            let text = format!("is valid until {}", day(said.not_after));
-            self.note(path, text, NoteKind::Valid);
-            return Ok(());
-        };
-        let is_invalid = self.now > said.not_after || self.now < said.not_before;
-        if is_invalid && expired == Some(Expired::Refuse) {
-            let remedy = "renew it, or set expired = \"warn\"";
-            return Err(self.wrong(path, text, remedy));
+    ) -> Result<Vec<Said>, Error> {
+        let mut said = Vec::new();
+        for der in all {
+            let one = certificate::read(der).ok_or_else(|| {
+                self.wrong(
+                    path,
+                    "what is in it is no certificate".into(),
+                    "it has to be PEM of X.509",
+                )
+            })?;
+            let validity = Validity::of(&one);
+            if expired == Some(Expired::Refuse) && !validity.is_valid(self.now) {
+                let remedy = "renew it, or set expired = \"warn\"";
+                return Err(self.wrong(path, validity.text(self.now), remedy));
+            }
+            said.push(one);
         }
-        self.note(path, text, NoteKind::Expires);
-        Ok(())
-    }
-
-    fn note(&mut self, path: &Path, text: String, kind: NoteKind) {
-        let note = Note {
-            listener: self.listener.clone(),
-            path: path.into(),
-            text,
-            kind,
-        };
-        if !self.next.notes.contains(&note) {
-            self.next.notes.push(note);
+        let seen = Seen::new(&self.listener, path, &said, all);
+        if !self.next.seen.contains(&seen) {
+            self.next.seen.push(seen);
         }
+        Ok(said)
     }
 
     /// A file's bytes; those below the directory of credentials as they were at the start.
@@ -310,11 +316,16 @@ impl Loader<'_> {
             self.next
                 .credentials
                 .insert(path.into(), Arc::clone(&bytes));
-            self.note(
-                path,
-                "is as it was at the start: a credential is read again by a restart alone".into(),
-                NoteKind::Kept,
-            );
+            let note = Note {
+                listener: self.listener.clone(),
+                path: path.into(),
+                text: "is as it was at the start: a credential is read again by a restart alone"
+                    .into(),
+                kind: NoteKind::Kept,
+            };
+            if !self.next.kept.contains(&note) {
+                self.next.kept.push(note);
+            }
             return Ok(bytes);
         }
         let bytes: Arc<[u8]> = match read_file(path) {
@@ -372,32 +383,6 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= FILE_MAX).then_some(bytes))
 }
 
-/// What is to be said of its validity; `None`: nothing.
-fn validity(said: &certificate::Said, now: i64) -> Option<String> {
-    let left = said.not_after - now;
-    if now < said.not_before {
-        Some(format!("is not valid before {}", day(said.not_before)))
-    } else if left < 0 {
-        Some(format!("expired on {}", day(said.not_after)))
-    } else if left < SOON {
-        let days = left / DAY;
-        let plural = if days == 1 { "" } else { "s" };
-        Some(format!(
-            "expires on {}, in {days} day{plural}",
-            day(said.not_after)
-        ))
-    } else {
-        None
-    }
-}
-
-fn day(second: i64) -> String {
-    Timestamp::from_second(second).map_or_else(
-        |_| "a day beyond all".into(),
-        |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-    )
-}
-
 fn provider(tls: &Tls) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if !tls.cipher_suites.is_empty() {
@@ -428,27 +413,4 @@ fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
         .into_iter()
         .filter(|(version, _)| (tls.minimum..=tls.maximum).contains(version));
     served.map(|(_, version)| version).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn validity_is_told_when_somebody_should_act() {
-        let said = certificate::Said {
-            not_before: 100 * DAY,
-            not_after: 200 * DAY,
-            names: Vec::new(),
-        };
-        let told = |now| validity(&said, now).unwrap_or_default();
-        assert_eq!(told(99 * DAY), "is not valid before 1970-04-11 00:00 UTC");
-        assert_eq!(told(150 * DAY), "");
-        assert_eq!(told(186 * DAY), "");
-        assert_eq!(
-            told(199 * DAY - 1),
-            "expires on 1970-07-20 00:00 UTC, in 1 day"
-        );
-        assert_eq!(told(200 * DAY + 1), "expired on 1970-07-20 00:00 UTC");
-    }
 }

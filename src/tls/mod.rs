@@ -2,7 +2,7 @@
 //!
 //! `session` is one connection's TLS, fed and drained by hand (pure). `identity` is what a listener shows its peers
 //! and asks of them, loaded from files whole or not at all: `certificate` reads what a certificate says of
-//! itself, `choice` finds the one for a peer, `verify` judges the peer's own. `words` says what went wrong.
+//! itself, `validity` until when that holds, `choice` finds the one for a peer, `verify` judges the peer's own. `words` says what went wrong.
 //! Only `identity` opens files; nothing here sees a socket.
 
 mod certificate;
@@ -11,6 +11,7 @@ mod error;
 mod identity;
 mod note;
 mod session;
+mod validity;
 mod verify;
 mod words;
 
@@ -18,6 +19,7 @@ pub use error::Error;
 pub use identity::{Identities, Identity, look};
 pub use note::{Note, NoteKind};
 pub use session::{Facts, Session};
+pub use validity::Renewed;
 
 #[cfg(test)]
 mod tests;

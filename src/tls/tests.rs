@@ -240,3 +240,47 @@ fn both_ends_know_what_they_agreed_on() {
         assert_eq!((facts.alpn, facts.client, facts.cause), (None, None, None));
     }
 }
+
+#[test]
+fn identities_are_judged_again_as_time_goes_on() {
+    const DAY: i64 = 86_400;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let (cert, key) = (directory.path().join("c"), directory.path().join("k"));
+    let mut params = rcgen::CertificateParams::new(["echo.example".to_owned()]).expect("names");
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2500, 1, 1);
+    let end = params.not_after.unix_timestamp();
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&pair).expect("a certificate");
+    fs::write(&cert, made.pem()).expect("write");
+    fs::write(&key, pair.serialize_pem()).expect("write");
+    let pair = format!(
+        "{{ certificate = \"{}\", key = \"{}\" }}",
+        cert.display(),
+        key.display()
+    );
+    let text = format!("[[listener]]\n[listener.tls]\ncertificates = [{pair}]\n");
+    let config = Config::parse(&text, Path::new("test.toml")).expect("a configuration");
+    let mut all = Identities::load(&config, &Identities::default()).expect("an identity");
+    // What is warned of on that day, and what the status has from then on.
+    let mut on = |day: i64| {
+        let told: Vec<_> = all
+            .judge(end + day * DAY)
+            .iter()
+            .map(|n| n.text.clone())
+            .collect();
+        let notes: Vec<_> = all.notes().iter().map(|n| n.text.clone()).collect();
+        (told, notes)
+    };
+    let lines = |text: &str| vec![text.to_owned()];
+    let soon = |days| lines(&format!("expires on 2500-01-01 00:00 UTC, in {days} days"));
+    assert_eq!(
+        on(-15),
+        (Vec::new(), lines("is valid until 2500-01-01 00:00 UTC"))
+    );
+    assert_eq!(on(-13), (soon(13), soon(13)));
+    assert_eq!(on(-12), (Vec::new(), soon(12)));
+    let expired = lines("expired on 2500-01-01 00:00 UTC");
+    assert_eq!(on(1), (expired.clone(), expired.clone()));
+    assert_eq!(on(2), (Vec::new(), expired));
+}

@@ -1,11 +1,22 @@
 // A TCP client: sends messages of several sizes to an echo server and checks what comes back.
 //
-//     javac Client.java && java Client HOST PORT
+//     javac Client.java && java Client HOST PORT       plain
+//     javac Client.java && java Client HOST PORT CA    TLS, with the CA's certificate as PEM
 
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.net.Socket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLParameters;
+import javax.net.ssl.SSLSocket;
+import javax.net.ssl.SSLSocketFactory;
+import javax.net.ssl.TrustManagerFactory;
 
 public class Client {
     private static final int[] SIZES = {1, 1024, 1024 * 1024};
@@ -41,12 +52,39 @@ public class Client {
         System.exit(1);
     }
 
-    public static void main(String[] args) throws InterruptedException {
+    // Makes connections whose other end has to show a certificate of this CA.
+    private static SSLSocketFactory trusting(String path) throws IOException, GeneralSecurityException {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null);
+        try (InputStream in = Files.newInputStream(Path.of(path))) {
+            store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, trust.getTrustManagers(), null);
+        return context.getSocketFactory();
+    }
+
+    private static Socket connect(String[] args) throws IOException, GeneralSecurityException {
+        int port = Integer.parseInt(args[1]);
+        if (args.length < 3) {
+            return new Socket(args[0], port);
+        }
+        SSLSocket socket = (SSLSocket) trusting(args[2]).createSocket(args[0], port);
+        SSLParameters parameters = socket.getSSLParameters();
+        parameters.setEndpointIdentificationAlgorithm("HTTPS"); // the certificate has to be for this host
+        socket.setSSLParameters(parameters);
+        socket.startHandshake();
+        return socket;
+    }
+
+    public static void main(String[] args) throws InterruptedException, GeneralSecurityException {
         int total = 0;
         for (int size : SIZES) {
             total += size;
         }
-        try (Socket socket = new Socket(args[0], Integer.parseInt(args[1]))) {
+        try (Socket socket = connect(args)) {
             socket.setSoTimeout(TIMEOUT);
             // Send in a thread of its own and read here: if we sent everything before reading, both
             // sides could wait for each other with full buffers.

@@ -8,24 +8,44 @@ use echod::compression::{Codec, Terms};
 use echod::config::Config;
 use echod::driver::sim::Voice;
 use echod::tls::{Identities, Identity};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
 
-/// What a listener shows and its peers trust, made once.
+/// What a listener shows and its peers trust, made once. Signatures of this kind of key have one length.
 pub fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
     static MADE: OnceLock<(Arc<Identity>, CertificateDer<'static>)> = OnceLock::new();
     MADE.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(["echo.example".to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new(["echo.example".to_owned()]).unwrap();
+        let made = params.self_signed(&key).unwrap();
         let directory = tempfile::TempDir::new().unwrap();
-        let (certificate, key) = (directory.path().join("c"), directory.path().join("k"));
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (certificate, own) = (directory.path().join("c"), directory.path().join("k"));
+        std::fs::write(&certificate, made.pem()).unwrap();
+        std::fs::write(&own, key.serialize_pem()).unwrap();
         let text = format!(
-            "[[listener]]\n[listener.tls]\ncertificates = [{{ certificate = {certificate:?}, key = {key:?} }}]\n"
+            "[[listener]]\n[listener.tls]\ncertificates = [{{ certificate = {certificate:?}, key = {own:?} }}]\n"
         );
         let config = Config::parse(&text, Path::new("simulation.toml")).unwrap();
         let all = Identities::load(&config, &Identities::default()).unwrap();
-        (Arc::clone(all.of("echo").unwrap()), made.cert.der().clone())
+        (Arc::clone(all.of("echo").unwrap()), made.der().clone())
+    })
+}
+
+/// A client of TLS 1.2, and one of 1.3.
+fn clients() -> &'static [Arc<ClientConfig>; 2] {
+    static MADE: OnceLock<[Arc<ClientConfig>; 2]> = OnceLock::new();
+    MADE.get_or_init(|| {
+        [&version::TLS12, &version::TLS13].map(|version| {
+            let mut roots = RootCertStore::empty();
+            roots.add(identity().1.clone()).unwrap();
+            let mut config = ClientConfig::builder_with_protocol_versions(&[version])
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            // Each day is alone.
+            config.resumption = Resumption::disabled();
+            Arc::new(config)
+        })
     })
 }
 
@@ -34,21 +54,17 @@ pub fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
 pub struct Layered {
     tls: Option<ClientConnection>,
     codec: Option<Codec>,
+    /// It has heard that it hears no more.
+    is_closed: bool,
     /// How often it has spoken: it ends a frame, or lets it be read, now and then.
     count: u32,
 }
 
 impl Layered {
-    pub fn with_tls(mut self) -> Layered {
-        static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-        let config = CONFIG.get_or_init(|| {
-            let mut roots = RootCertStore::empty();
-            roots.add(identity().1.clone()).unwrap();
-            let config = ClientConfig::builder().with_root_certificates(roots);
-            Arc::new(config.with_no_client_auth())
-        });
+    pub fn with_tls(mut self, seed: u64) -> Layered {
+        let config = Arc::clone(&clients()[usize::from(seed.is_multiple_of(2))]);
         let name = ServerName::try_from("echo.example").unwrap();
-        self.tls = Some(ClientConnection::new(Arc::clone(config), name).unwrap());
+        self.tls = Some(ClientConnection::new(config, name).unwrap());
         self
     }
 
@@ -77,10 +93,14 @@ impl Layered {
         };
         let mut opened = Vec::new();
         while !heard.is_empty() {
+            if self.is_closed {
+                return Err("bytes behind the last word".into());
+            }
             tls.read_tls(&mut heard)
                 .map_err(|error| error.to_string())?;
-            tls.process_new_packets()
-                .map_err(|error| error.to_string())?;
+            let state = tls.process_new_packets();
+            let state = state.map_err(|error| error.to_string())?;
+            self.is_closed = state.peer_has_closed();
             let mut piece = [0; 4096];
             while let Ok(count @ 1..) = tls.reader().read(&mut piece) {
                 opened.extend_from_slice(&piece[..count]);
@@ -145,5 +165,10 @@ impl Voice for Layered {
             wire.extend(self.sealed(Vec::new()));
         }
         Some(wire)
+    }
+
+    fn is_well_closed(&self) -> bool {
+        let frames = self.codec.as_ref().is_none_or(Codec::is_between);
+        (self.is_closed || self.tls.is_none()) && frames
     }
 }

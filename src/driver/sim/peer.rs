@@ -41,6 +41,9 @@ pub trait Voice: Debug {
 
     /// Has said all: the last bytes of the wire. `None`: not yet.
     fn finish(&mut self) -> Option<Vec<u8>>;
+
+    /// Has it heard that this was all, and nothing behind it?
+    fn is_well_closed(&self) -> bool;
 }
 
 /// One end that is not ours.
@@ -130,6 +133,15 @@ impl SimPeer {
             .map(|at| pattern(self.number, at))
             .collect();
         self.exchange(&said, &[], |_| None);
+    }
+
+    /// Was it told, in its own way as well, that it has been given all?
+    pub fn is_well_closed(&self) -> bool {
+        self.finished
+            && self
+                .voice
+                .as_ref()
+                .is_none_or(|voice| voice.is_well_closed())
     }
 
     /// Says no more, if it is ready to.
