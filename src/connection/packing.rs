@@ -148,7 +148,8 @@ impl Connection {
     /// Expands what waits and what the peer said, as far as it may now, and answers it.
     fn expand(&mut self, said: &[u8], turn: &Turn<'_>) {
         let may = self.may_expand(turn);
-        let room = turn.limits.piece().saturating_sub(self.outbox.owed());
+        let free = turn.limits.buffer.saturating_sub(self.outbox.owed());
+        let room = free.min(turn.limits.piece()).min(EXPANDED) as usize;
         let Some(packing) = self.packing_mut() else {
             return;
         };
@@ -165,7 +166,6 @@ impl Connection {
         }
         let mut plain = SCRATCH.take();
         plain.resize(EXPANDED as usize, 0);
-        let room = room.min(EXPANDED) as usize;
         let count = packing.codec.expand(said, &mut plain[..room]);
         self.answer_plain(&plain[..count], turn);
         SCRATCH.set(plain);

@@ -33,6 +33,18 @@ fn packed(plain: &[u8]) -> Vec<u8> {
     codec.drain()
 }
 
+/// What does not get smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
 /// What the peer took, expanded.
 fn read(peer: &mut Peer) -> Vec<u8> {
     let mut codec = Codec::new(TERMS);
@@ -58,6 +70,7 @@ fn turns(peer: &mut Peer, mut wants: Vec<Want>) -> usize {
     while is_again(&wants) {
         wants = peer.again();
         turns += 1;
+        assert!(turns < 10_000, "it spins");
     }
     turns
 }
@@ -118,16 +131,7 @@ fn no_more_is_expanded_in_a_turn_than_that_and_nothing_is_received_meanwhile() {
 #[test]
 fn a_peer_that_does_not_read_is_owed_no_more_than_the_buffer() {
     let mut peer = peer(|limits| limits.buffer = 64 << 10);
-    // What does not get smaller.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(1 << 20)
-    .collect();
+    let noise = noise(1 << 20);
     let all = packed(&noise);
     peer.takes = 0;
     let mut rest = &all[..];
@@ -261,4 +265,24 @@ fn words_of_ours_are_a_frame_of_their_own() {
     let wants = peer.says(&packed(b" here"));
     turns(&mut peer, wants);
     assert_eq!(read(&mut peer), b"you are here");
+}
+
+#[test]
+fn a_slow_rate_and_a_slow_peer_together_do_not_make_it_spin() {
+    let rate = ByteRate {
+        bytes: 1000,
+        per: Duration::from_secs(1),
+    };
+    let mut peer = peer(|limits| {
+        *limits = limits
+            .clone()
+            .with_rates(None, Some((Rate::from(rate), Arc::default())));
+    });
+    peer.takes = 0;
+    let mut wants = peer.says(&packed(&noise(2000)));
+    for _ in 0..40 {
+        assert!(turns(&mut peer, wants) < 10);
+        wants = peer.wait(100);
+    }
+    assert_eq!(peer.connection.received(), 2000);
 }
