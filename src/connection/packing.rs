@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connection, ENDING, Reason, State, Turn, todo};
+use super::{Connection, ENDING, Limits, Reason, State, Turn, todo};
 use crate::buffer::{Charge, Memory};
 use crate::compression::{Codec, Method, Terms};
 use crate::tick::Tick;
@@ -147,7 +147,7 @@ impl Connection {
 
     /// Expands what waits and what the peer said, as far as it may now, and answers it.
     fn expand(&mut self, said: &[u8], turn: &Turn<'_>) {
-        let may = self.may_expand(turn);
+        let may = self.may_expand(turn.limits);
         let room = turn.limits.piece().saturating_sub(self.outbox.owed());
         let Some(packing) = self.packing_mut() else {
             return;
@@ -172,9 +172,10 @@ impl Connection {
         self.settle_expanding(turn);
     }
 
-    /// May it be expanded now?
-    fn may_expand(&self, turn: &Turn<'_>) -> bool {
-        self.state == State::Open && !self.is_paused() && !self.is_owed_much(turn.limits)
+    /// May it be expanded now? What is owed has to leave room for what comes of it.
+    pub(super) fn may_expand(&self, limits: &Limits) -> bool {
+        let is_owed_much = self.is_owed_much(limits) || self.outbox.owed() >= limits.piece();
+        self.state == State::Open && !self.is_paused() && !is_owed_much
     }
 
     /// There is no memory: it tries again in a while.

@@ -33,6 +33,28 @@ fn packed(plain: &[u8]) -> Vec<u8> {
     codec.drain()
 }
 
+/// What does not get smaller.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn rated(bytes: u64) -> impl FnOnce(&mut Limits) {
+    let per = Duration::from_secs(1);
+    let rate = Rate::from(ByteRate { bytes, per });
+    move |limits| {
+        *limits = limits
+            .clone()
+            .with_rates(None, Some((rate, Arc::default())))
+    }
+}
+
 /// What the peer took, expanded.
 fn read(peer: &mut Peer) -> Vec<u8> {
     let mut codec = Codec::new(TERMS);
@@ -58,6 +80,7 @@ fn turns(peer: &mut Peer, mut wants: Vec<Want>) -> usize {
     while is_again(&wants) {
         wants = peer.again();
         turns += 1;
+        assert!(turns < 10_000, "for ever");
     }
     turns
 }
@@ -118,16 +141,7 @@ fn no_more_is_expanded_in_a_turn_than_that_and_nothing_is_received_meanwhile() {
 #[test]
 fn a_peer_that_does_not_read_is_owed_no_more_than_the_buffer() {
     let mut peer = peer(|limits| limits.buffer = 64 << 10);
-    // What does not get smaller.
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(1 << 20)
-    .collect();
+    let noise = noise(1 << 20);
     let all = packed(&noise);
     peer.takes = 0;
     let mut rest = &all[..];
@@ -230,15 +244,7 @@ fn quotas_and_rates_are_of_plain_bytes() {
     turns(&mut counted, wants);
     assert_eq!(counted.connection.reason(), Reason::Quota);
     assert_eq!(read(&mut counted).len(), 10_000);
-    let rate = ByteRate {
-        bytes: 10_000,
-        per: Duration::from_secs(1),
-    };
-    let mut paced = peer(|limits| {
-        *limits = limits
-            .clone()
-            .with_rates(None, Some((Rate::from(rate), Arc::default())));
-    });
+    let mut paced = peer(rated(10_000));
     let wants = paced.says(&packed(&[1; 10_000]));
     turns(&mut paced, wants);
     assert!(
@@ -261,4 +267,29 @@ fn words_of_ours_are_a_frame_of_their_own() {
     let wants = peer.says(&packed(b" here"));
     turns(&mut peer, wants);
     assert_eq!(read(&mut peer), b"you are here");
+}
+
+#[test]
+fn a_slow_reader_at_a_rate_is_not_asked_for_turns_and_not_ended() {
+    for method in [Method::Zstd, Method::Gzip] {
+        let terms = Terms { method, ..TERMS };
+        let mut slow = peer(|limits| {
+            rated(10_000)(limits);
+            limits.compression = Some(terms);
+        });
+        slow.takes = 0;
+        // A piece has 1000 bytes, and a quarter of the buffer many more.
+        for _ in 0..6 {
+            let mut codec = Codec::new(terms);
+            codec.send(&noise(600));
+            codec.flush();
+            let mut wants = slow.says(&codec.drain());
+            for _ in 0..4 {
+                assert!(turns(&mut slow, wants) < 5, "{method:?}");
+                wants = slow.wait(100);
+            }
+        }
+        assert_eq!(slow.connection.reason(), Reason::Done);
+        assert!((1000..3000).contains(&slow.connection.owed()));
+    }
 }
