@@ -152,12 +152,19 @@ impl Connection {
         let Some(packing) = self.packing_mut() else {
             return;
         };
+        if said.is_empty() && !packing.codec.has_more() {
+            // It is of TLS alone: that takes no memory, and waits for nothing.
+            self.answer_plain(&[], turn);
+            return self.settle_expanding(turn);
+        }
         let waits_for_memory = may && !packing.reserve(said, turn.memory);
         if !may || waits_for_memory {
             packing.codec.hold(said);
             if !packing.account(turn.memory) {
                 return self.close(Reason::Full, true);
             }
+            // What TLS has to say, or has heard, does not wait for that.
+            self.answer_plain(&[], turn);
             if waits_for_memory {
                 return self.wait_for_memory(turn);
             }
@@ -180,7 +187,8 @@ impl Connection {
 
     /// There is no memory: it tries again in a while.
     fn wait_for_memory(&mut self, turn: &Turn<'_>) {
-        let Some(packing) = self.packing_mut() else {
+        let is_open = self.state == State::Open;
+        let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
         let since = *packing.waits.get_or_insert(turn.now);
