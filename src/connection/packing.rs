@@ -89,11 +89,16 @@ impl Packing {
 
     /// Takes the memory that going on may need. `false`: it is not there.
     fn reserve(&mut self, said: &[u8], memory: &Arc<Memory>) -> bool {
-        let needs = self.codec.needs(said);
+        let (needs, begins) = (self.codec.needs(said), self.codec.begins(said));
         let Some(charge) = self.charge_of(memory) else {
             return false;
         };
-        let is_there = charge.size() >= needs as u64 || charge.resize_within_half(needs);
+        let is_there = charge.size() >= needs as u64
+            || match begins {
+                true => charge.resize_within_half(needs),
+                // Those that wait can have what it holds only when it has come to its end.
+                false => charge.resize(needs),
+            };
         if is_there {
             self.waits = None;
         }

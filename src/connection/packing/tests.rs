@@ -442,3 +442,16 @@ fn a_broken_record_of_a_slow_reader_is_its_end() {
     sealed.peer.says(&record);
     assert_eq!(sealed.peer.connection.reason(), Reason::Tls);
 }
+
+#[test]
+fn a_frame_that_has_begun_goes_on_though_others_have_half_of_the_memory() {
+    let mut peer = peer(|_| {});
+    let plain = noise(40_000);
+    let frame = packed(&plain);
+    let wants = peer.says(&frame[..100]);
+    turns(&mut peer, wants);
+    let _others = peer.memory.charge(32 << 20).expect("it is there");
+    let wants = peer.says(&frame[100..]);
+    turns(&mut peer, wants);
+    assert!(read(&mut peer) == plain);
+}
