@@ -455,3 +455,19 @@ fn a_frame_that_has_begun_goes_on_though_others_have_half_of_the_memory() {
     turns(&mut peer, wants);
     assert!(read(&mut peer) == plain);
 }
+
+#[test]
+fn a_close_notify_takes_nothing_from_what_a_rate_asks() {
+    let mut sealed = Sealed::new(rated(100_000));
+    sealed.shake_hands();
+    let frame = packed(&vec![7; 1 << 20]);
+    sealed.client.writer().write_all(&frame).expect("room");
+    sealed.client.send_close_notify();
+    sealed.speak();
+    assert!(sealed.peer.connection.received() <= 20_000);
+    for _ in 0..110 {
+        sealed.wait(100);
+    }
+    assert!(sealed.is_told_the_end);
+    assert_eq!(sealed.peer.connection.received(), 1 << 20);
+}
