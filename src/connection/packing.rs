@@ -205,14 +205,14 @@ impl Connection {
 
     /// The turn has come that was waited for.
     pub(super) fn go_on_expanding(&mut self, turn: &Turn<'_>) {
-        let is_open = self.state == State::Open;
+        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
         packing.is_asked = false;
         let is_quiet = !std::mem::take(&mut packing.has_heard);
         packing.turns = packing.turns.saturating_add(1);
-        if packing.codec.has_more() {
+        if packing.codec.has_more() && !is_paused {
             return self.expand(&[], turn);
         }
         if is_quiet || packing.turns >= TURNS {
@@ -227,7 +227,7 @@ impl Connection {
 
     /// What comes next, after a step.
     fn settle_expanding(&mut self, turn: &Turn<'_>) {
-        let is_open = self.state == State::Open;
+        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
@@ -237,13 +237,13 @@ impl Connection {
         if packing.codec.failure().is_some() {
             return self.end(Reason::Compression, turn.now + ENDING, turn);
         }
-        if !packing.codec.has_more() {
-            if packing.is_ended {
-                return self.end_input(turn);
-            }
-            if packing.codec.wants_flush() {
-                self.ask_for_a_turn();
-            }
+        let has_more = packing.codec.has_more();
+        if packing.is_ended && !has_more {
+            return self.end_input(turn);
+        }
+        // What a rate lets through is not kept back for what it does not.
+        if packing.codec.wants_flush() && (is_paused || !has_more) {
+            self.ask_for_a_turn();
         }
         self.settle_room(turn.limits);
     }

@@ -471,3 +471,16 @@ fn a_close_notify_takes_nothing_from_what_a_rate_asks() {
     assert!(sealed.is_told_the_end);
     assert_eq!(sealed.peer.connection.received(), 1 << 20);
 }
+
+#[test]
+fn what_a_rate_lets_through_is_readable_before_the_rest() {
+    let mut paced = peer(rated(10_000));
+    let wants = paced.says(&packed(&[7; 100_000]));
+    turns(&mut paced, wants);
+    for _ in 0..10 {
+        let expanded = paced.connection.received() as usize;
+        assert_eq!(read(&mut paced).len(), expanded);
+        let wants = paced.wait(100);
+        turns(&mut paced, wants);
+    }
+}
