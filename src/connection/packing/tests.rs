@@ -484,3 +484,18 @@ fn what_a_rate_lets_through_is_readable_before_the_rest() {
         turns(&mut paced, wants);
     }
 }
+
+#[test]
+fn what_came_before_the_only_words_is_not_kept() {
+    let mut sealed = Sealed::new(|limits| {
+        limits.service = Service::Daytime;
+        limits.compression = None;
+    });
+    sealed.speak();
+    sealed.client.writer().write_all(&[7; 9000]).expect("room");
+    let rest = sealed.sealed();
+    assert!(matches!(sealed.peer.says(&rest)[..], [Want::Greet]));
+    sealed.peer.opens(b"now");
+    let session = sealed.peer.connection.session_mut();
+    assert!(session.expect("TLS").held().is_empty());
+}
