@@ -354,8 +354,20 @@ impl Codec {
 
     /// Memory that it may hold when it goes on with what waits and what the peer said.
     pub fn needs(&self, said: &[u8]) -> usize {
+        let states = states(self.terms.method, self.granted.max(self.next_window(said)));
+        let waiting = self.held.capacity() + said.len() + self.packed.capacity();
+        states.saturating_add(waiting)
+    }
+
+    /// Does it then begin what no memory was asked for yet? If not, it goes on with a frame.
+    pub fn begins(&self, said: &[u8]) -> bool {
+        !self.is_active() || self.next_window(said) > self.granted
+    }
+
+    /// The window of the frame that begins with what waits and what the peer said; 0: none does, or it is refused.
+    fn next_window(&self, said: &[u8]) -> u64 {
         let held = &self.held[self.at..];
-        let window = match held.len() {
+        match held.len() {
             0 => self.window(said),
             // A header may be in both.
             1..zstd::HEADER_MAX => {
@@ -363,10 +375,7 @@ impl Codec {
                 self.window(&[held, more].concat())
             }
             _ => self.window(held),
-        };
-        let states = states(self.terms.method, self.granted.max(window));
-        let waiting = self.held.capacity() + said.len() + self.packed.capacity();
-        states.saturating_add(waiting)
+        }
     }
 
     /// The window of the frame that begins with these bytes; 0: none does, or it is refused.

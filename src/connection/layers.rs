@@ -187,10 +187,13 @@ impl Connection {
             self.end(Reason::Tls, turn.now + ENDING, turn);
         } else if allowed < length {
             self.end(Reason::Quota, turn.now + ENDING, turn);
-        } else if is_closed {
-            self.end_input(turn);
-        } else if length > 0 && !self.service.is_endless() {
-            self.pace(length, turn);
+        } else {
+            if length > 0 && !self.service.is_endless() {
+                self.pace(length, turn);
+            }
+            if is_closed {
+                self.end_input(turn);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ impl Connection {
         let is_over = self.is_owed_much(limits) && (self.outbox.room == 0 || owed >= high);
         let answers = self.echoes();
         let is_expanding = self.is_expanding();
-        if is_expanding && !self.is_paused() && !self.is_owed_much(limits) {
+        if is_expanding && self.may_expand(limits) {
             self.ask_for_a_turn();
         }
         self.set_room(if is_paused || is_expanding || answers && is_over {

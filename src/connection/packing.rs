@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connection, ENDING, Reason, State, Turn, todo};
+use super::{Connection, ENDING, Limits, Reason, State, Turn, todo};
 use crate::buffer::{Charge, Memory};
 use crate::compression::{Codec, Method, Terms};
 use crate::tick::Tick;
@@ -89,11 +89,16 @@ impl Packing {
 
     /// Takes the memory that going on may need. `false`: it is not there.
     fn reserve(&mut self, said: &[u8], memory: &Arc<Memory>) -> bool {
-        let needs = self.codec.needs(said);
+        let (needs, begins) = (self.codec.needs(said), self.codec.begins(said));
         let Some(charge) = self.charge_of(memory) else {
             return false;
         };
-        let is_there = charge.size() >= needs as u64 || charge.resize_within_half(needs);
+        let is_there = charge.size() >= needs as u64
+            || match begins {
+                true => charge.resize_within_half(needs),
+                // Those that wait can have what it holds only when it has come to its end.
+                false => charge.resize(needs),
+            };
         if is_there {
             self.waits = None;
         }
@@ -147,18 +152,25 @@ impl Connection {
 
     /// Expands what waits and what the peer said, as far as it may now, and answers it.
     fn expand(&mut self, said: &[u8], turn: &Turn<'_>) {
-        let may = self.may_expand(turn);
+        let may = self.may_expand(turn.limits);
         let free = turn.limits.buffer.saturating_sub(self.outbox.owed());
         let room = free.min(turn.limits.piece()).min(EXPANDED) as usize;
         let Some(packing) = self.packing_mut() else {
             return;
         };
+        if said.is_empty() && !packing.codec.has_more() {
+            // It is of TLS alone: that takes no memory, and waits for nothing.
+            self.answer_plain(&[], turn);
+            return self.settle_expanding(turn);
+        }
         let waits_for_memory = may && !packing.reserve(said, turn.memory);
         if !may || waits_for_memory {
             packing.codec.hold(said);
             if !packing.account(turn.memory) {
                 return self.close(Reason::Full, true);
             }
+            // What TLS has to say, or has heard, does not wait for that.
+            self.answer_plain(&[], turn);
             if waits_for_memory {
                 return self.wait_for_memory(turn);
             }
@@ -172,14 +184,15 @@ impl Connection {
         self.settle_expanding(turn);
     }
 
-    /// May it be expanded now?
-    fn may_expand(&self, turn: &Turn<'_>) -> bool {
-        self.state == State::Open && !self.is_paused() && !self.is_owed_much(turn.limits)
+    /// May it be expanded now? Who is owed so little that it may has room for what comes of it.
+    pub(super) fn may_expand(&self, limits: &Limits) -> bool {
+        self.state == State::Open && !self.is_paused() && !self.is_owed_much(limits)
     }
 
     /// There is no memory: it tries again in a while.
     fn wait_for_memory(&mut self, turn: &Turn<'_>) {
-        let Some(packing) = self.packing_mut() else {
+        let is_open = self.state == State::Open;
+        let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
         let since = *packing.waits.get_or_insert(turn.now);
@@ -191,14 +204,14 @@ impl Connection {
 
     /// The turn has come that was waited for.
     pub(super) fn go_on_expanding(&mut self, turn: &Turn<'_>) {
-        let is_open = self.state == State::Open;
+        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
         packing.is_asked = false;
         let is_quiet = !std::mem::take(&mut packing.has_heard);
         packing.turns = packing.turns.saturating_add(1);
-        if packing.codec.has_more() {
+        if packing.codec.has_more() && !is_paused {
             return self.expand(&[], turn);
         }
         if is_quiet || packing.turns >= TURNS {
@@ -213,7 +226,7 @@ impl Connection {
 
     /// What comes next, after a step.
     fn settle_expanding(&mut self, turn: &Turn<'_>) {
-        let is_open = self.state == State::Open;
+        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
@@ -223,13 +236,13 @@ impl Connection {
         if packing.codec.failure().is_some() {
             return self.end(Reason::Compression, turn.now + ENDING, turn);
         }
-        if !packing.codec.has_more() {
-            if packing.is_ended {
-                return self.end_input(turn);
-            }
-            if packing.codec.wants_flush() {
-                self.ask_for_a_turn();
-            }
+        let has_more = packing.codec.has_more();
+        if packing.is_ended && !has_more {
+            return self.end_input(turn);
+        }
+        // What a rate lets through is not kept back for what it does not.
+        if packing.codec.wants_flush() && (is_paused || !has_more) {
+            self.ask_for_a_turn();
         }
         self.settle_room(turn.limits);
     }

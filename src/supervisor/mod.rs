@@ -181,7 +181,7 @@ impl Supervisor {
         self.log
             .say(LogEvent::of(&kind::DRAINING).with("connections", counts.live));
         self.tell_manager(Notifier::stopping);
-        self.serving.part_own();
+        self.serving.part_own(&Serving::default());
         self.workers.drain(&self.config);
         self.serving.close_own();
         self.status.draining = true;

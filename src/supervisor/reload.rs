@@ -123,6 +123,7 @@ impl Supervisor {
 
     fn adopt(&mut self, next: Next) -> Vec<String> {
         self.workers.set_bounds(&next.config, next.max_connections);
+        self.serving.part_own(&next.serving);
         self.workers.adopt(next.serving.plan(&next.config));
         self.log.adopt(&next.config.log);
         for event in next.events {

@@ -138,11 +138,7 @@ impl Serving {
             next: self.next,
         };
         let mut events = Vec::new();
-        let mut free: Vec<Held> = self
-            .listeners
-            .iter()
-            .flat_map(|served| served.own.clone())
-            .collect();
+        let mut free: Vec<Held> = self.own().cloned().collect();
         for (listener, handed) in config.listeners.iter().zip(assignment.claimed) {
             let present = self
                 .listeners
@@ -272,6 +268,11 @@ impl Serving {
         Ok(())
     }
 
+    /// Our own sockets.
+    fn own(&self) -> impl Iterator<Item = &Held> {
+        self.listeners.iter().flat_map(|served| &served.own)
+    }
+
     fn held<'a>(&'a self, served: &'a Served) -> impl Iterator<Item = &'a Held> {
         served
             .own
@@ -363,9 +364,11 @@ impl Serving {
         }
     }
 
-    /// Lets nobody new begin at our own sockets, before those who wait there are served and they are closed.
-    pub fn part_own(&self) {
-        for held in self.listeners.iter().flat_map(|served| &served.own) {
+    /// Lets nobody new begin at our own sockets that `next` has not, before those who wait there are served and they
+    /// are closed.
+    pub fn part_own(&self, next: &Serving) {
+        let stays = |held: &Held| next.own().any(|other| other.slot == held.slot);
+        for held in self.own().filter(|held| !stays(held)) {
             let _ = listener::part(&held.fd); // without it one peer in many thousands is reset
         }
     }
@@ -486,3 +489,6 @@ fn refusing(socket: &HandedSocket) -> Arc<Listener> {
 fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(fd).local_addr().ok()?.as_socket()
 }
+
+#[cfg(test)]
+mod tests;

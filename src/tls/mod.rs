@@ -22,4 +22,4 @@ pub use session::{Facts, Session};
 pub use validity::Renewed;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

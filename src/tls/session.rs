@@ -187,6 +187,8 @@ impl Session {
             self.write(RECORD_EXTRA, |traffic, to| traffic.queue_close_notify(to));
         }
         self.is_last_said = true;
+        // Nobody will ask for it any more.
+        self.held = Vec::new();
     }
 
     /// Has the library write about so many bytes of ciphertext. `false`: it does not write any more.

@@ -15,7 +15,7 @@ use crate::buffer::Memory;
 use crate::config::Config;
 
 /// What a listener shows and what its clients trust, made once.
-fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
+pub(crate) fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
     static MADE: OnceLock<(Arc<Identity>, CertificateDer<'static>)> = OnceLock::new();
     MADE.get_or_init(|| {
         let made = rcgen::generate_simple_self_signed(["echo.example".to_owned()]);
@@ -37,7 +37,7 @@ fn identity() -> &'static (Arc<Identity>, CertificateDer<'static>) {
     })
 }
 
-fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+pub(crate) fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(identity().1.clone()).expect("a root");
     let config = ClientConfig::builder_with_protocol_versions(&[version])

@@ -1,5 +1,7 @@
 //! A peer that compresses, turn by turn.
 
+mod sealed;
+
 use super::*;
 use crate::bucket::Rate;
 use crate::compression::Broken;
@@ -34,15 +36,25 @@ fn packed(plain: &[u8]) -> Vec<u8> {
 }
 
 /// What does not get smaller.
-fn noise(length: usize) -> Vec<u8> {
+fn noise(count: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        state.to_be_bytes()[0]
+        (state >> 56) as u8
     };
-    std::iter::repeat_with(next).take(length).collect()
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn rated(bytes: u64) -> impl FnOnce(&mut Limits) {
+    let per = Duration::from_secs(1);
+    let rate = Rate::from(ByteRate { bytes, per });
+    move |limits| {
+        *limits = limits
+            .clone()
+            .with_rates(None, Some((rate, Arc::default())))
+    }
 }
 
 /// What the peer took, expanded.
@@ -70,7 +82,7 @@ fn turns(peer: &mut Peer, mut wants: Vec<Want>) -> usize {
     while is_again(&wants) {
         wants = peer.again();
         turns += 1;
-        assert!(turns < 10_000, "it spins");
+        assert!(turns < 10_000, "for ever");
     }
     turns
 }
@@ -234,15 +246,7 @@ fn quotas_and_rates_are_of_plain_bytes() {
     turns(&mut counted, wants);
     assert_eq!(counted.connection.reason(), Reason::Quota);
     assert_eq!(read(&mut counted).len(), 10_000);
-    let rate = ByteRate {
-        bytes: 10_000,
-        per: Duration::from_secs(1),
-    };
-    let mut paced = peer(|limits| {
-        *limits = limits
-            .clone()
-            .with_rates(None, Some((Rate::from(rate), Arc::default())));
-    });
+    let mut paced = peer(rated(10_000));
     let wants = paced.says(&packed(&[1; 10_000]));
     turns(&mut paced, wants);
     assert!(
@@ -269,20 +273,50 @@ fn words_of_ours_are_a_frame_of_their_own() {
 
 #[test]
 fn a_slow_rate_and_a_slow_peer_together_do_not_make_it_spin() {
-    let rate = ByteRate {
-        bytes: 1000,
-        per: Duration::from_secs(1),
-    };
-    let mut peer = peer(|limits| {
-        *limits = limits
-            .clone()
-            .with_rates(None, Some((Rate::from(rate), Arc::default())));
-    });
-    peer.takes = 0;
-    let mut wants = peer.says(&packed(&noise(2000)));
-    for _ in 0..40 {
-        assert!(turns(&mut peer, wants) < 10);
-        wants = peer.wait(100);
+    for method in [Method::Zstd, Method::Gzip] {
+        let terms = Terms { method, ..TERMS };
+        let mut slow = peer(|limits| {
+            rated(10_000)(limits);
+            limits.compression = Some(terms);
+        });
+        slow.takes = 0;
+        // A piece has 1000 bytes, and a quarter of the buffer many more.
+        for messages in 1..=6 {
+            let mut codec = Codec::new(terms);
+            codec.send(&noise(600));
+            codec.flush();
+            let mut wants = slow.says(&codec.drain());
+            for _ in 0..4 {
+                assert!(turns(&mut slow, wants) < 5, "{method:?}");
+                wants = slow.wait(100);
+            }
+            assert_eq!(slow.connection.received(), messages * 600, "{method:?}");
+        }
     }
-    assert_eq!(peer.connection.received(), 2000);
+}
+
+#[test]
+fn a_frame_that_has_begun_goes_on_though_others_have_half_of_the_memory() {
+    let mut peer = peer(|_| {});
+    let plain = noise(40_000);
+    let frame = packed(&plain);
+    let wants = peer.says(&frame[..100]);
+    turns(&mut peer, wants);
+    let _others = peer.memory.charge(32 << 20).expect("it is there");
+    let wants = peer.says(&frame[100..]);
+    turns(&mut peer, wants);
+    assert!(read(&mut peer) == plain);
+}
+
+#[test]
+fn what_a_rate_lets_through_is_readable_before_the_rest() {
+    let mut paced = peer(rated(10_000));
+    let wants = paced.says(&packed(&[7; 100_000]));
+    turns(&mut paced, wants);
+    for _ in 0..10 {
+        let expanded = paced.connection.received();
+        assert_eq!(read(&mut paced).len() as u64, expanded);
+        let wants = paced.wait(100);
+        turns(&mut paced, wants);
+    }
 }
