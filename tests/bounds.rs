@@ -11,18 +11,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use echod::config::Config;
-use peers::{End, end_of};
+use peers::{End, end_of, visit_from};
 use socket2::{Domain, Socket, Type};
-use support::{Daemon, PATIENCE, connect, connect_from, echo_exact, patterned, try_connect_from};
+use support::{Daemon, PATIENCE, connect, connect_from, echo_exact, patterned};
 
 const LISTENER: &str = "[[listener]]\nname = \"echo\"\naddress = [\"127.0.0.1:0\", \"[::1]:0\"]\n";
 
-/// A new connection from there is reset, mostly after connect(2) has returned.
 fn is_refused(host: u8, address: SocketAddr) {
-    match try_connect_from(host, address) {
-        Ok(stream) => is_reset(&stream),
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
-    }
+    assert_eq!(visit_from(host, address), End::Reset);
 }
 
 fn is_served(stream: &TcpStream) {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, connect, patterned};
+use crate::support::{PATIENCE, connect, patterned, try_connect_from};
 
 /// The daemon reads the kernel's coarse clock, which goes in steps: so much of a time may be missing.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -170,7 +170,16 @@ pub fn end_of(mut stream: &TcpStream) -> End {
 
 /// Connects, says nothing, and waits for the end. A reset may come before connect(2) has returned.
 pub fn visit(address: SocketAddr) -> End {
-    match TcpStream::connect_timeout(&address, PATIENCE) {
+    end_of_visit(TcpStream::connect_timeout(&address, PATIENCE))
+}
+
+/// The same from there.
+pub fn visit_from(host: u8, address: SocketAddr) -> End {
+    end_of_visit(try_connect_from(host, address))
+}
+
+fn end_of_visit(connected: std::io::Result<TcpStream>) -> End {
+    match connected {
         Ok(stream) => {
             stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             end_of(&stream)
