@@ -48,6 +48,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Starts the daemon, serves until it is told to stop, and answers the exit status.
 pub fn run(source: Source) -> u8 {
+    crate::sys::keep_little_memory();
     match start::start(source) {
         Ok(Some(mut supervisor)) => {
             supervisor.turn_until_stopped();

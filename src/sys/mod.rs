@@ -347,6 +347,26 @@ pub fn congestion(socket: BorrowedFd<'_>) -> Result<String> {
     Ok(String::from_utf8_lossy(&name[..end.unwrap_or(name.len())]).into_owned())
 }
 
+/// Larger blocks are the kernel's again as soon as they are given back, mallopt(3).
+const KEPT_BLOCK: c_int = 2 << 20;
+
+/// More than this at the end of a heap is given back as well.
+const KEPT_HEAP: c_int = 4 << 20;
+
+/// Has the C library's allocator keep little of what is given back to it. By itself it learns from the first large
+/// block that is given back to keep all later ones of that size, and a few windows of zstd in each thread's heap
+/// are more than a daemon with a ceiling may have.
+pub fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [
+        (libc::M_MMAP_THRESHOLD, KEPT_BLOCK),
+        (libc::M_TRIM_THRESHOLD, KEPT_HEAP),
+    ] {
+        // SAFETY: it changes two numbers of the allocator's; a value that it refuses changes nothing.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
 /// The size of `T` as the socket calls want it.
 const fn socklen<T>() -> libc::socklen_t {
     // The largest is a sockaddr_storage of 128 bytes or a tcp_info of a few hundred.
