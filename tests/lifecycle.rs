@@ -5,7 +5,7 @@
 //! which nothing has to happen wait on purpose, and say so.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::thread;
@@ -22,7 +22,7 @@ mod support;
 
 use kernel::{HeldThread, Terminal, wait_until};
 use peers::{Busy, End, TICK, end_of, free_address, is_refused};
-use support::{Daemon, ECHO, connect, echo_exact, expect_end, expect_exact};
+use support::{Daemon, ECHO, PATIENCE, connect, echo_exact, expect_end, expect_exact};
 
 /// A listener, with these times for a drain.
 fn draining(idle: &str, timeout: &str) -> String {
@@ -177,6 +177,39 @@ fn nobody_can_connect_while_a_busy_peer_is_drained() {
     });
     busy.go_on();
     assert_eq!(busy.finish().end, End::Finished);
+}
+
+/// Comes, is echoed and leaves, until nobody is there any more: how often.
+fn comes_and_goes(address: SocketAddr) -> u32 {
+    let mut visits = 0;
+    // Nobody answers who begins at a socket that is about to be closed.
+    while let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(b"hello").expect("it has begun");
+        stream.shutdown(Shutdown::Write).expect("a FIN");
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).expect("it has begun");
+        assert_eq!(back, b"hello");
+        visits += 1;
+    }
+    visits
+}
+
+#[test]
+fn whoever_has_begun_when_a_drain_does_is_served() {
+    for _ in 0..8 {
+        let mut daemon = Daemon::start(&draining("1s", "20s"));
+        let address = daemon.addr_v4();
+        let visitors: Vec<_> = (0..12)
+            .map(|_| thread::spawn(move || comes_and_goes(address)))
+            .collect();
+        daemon.wait_lines(100, "reason=done received=5 sent=5");
+        daemon.signal(SIGTERM);
+        let visits = visitors.into_iter().map(|visitor| visitor.join());
+        let visits: u32 = visits.map(|visits| visits.expect("served")).sum();
+        assert!(visits >= 100);
+        assert_ends_at_once(&mut daemon);
+    }
 }
 
 #[test]

@@ -369,7 +369,8 @@ impl Serving {
     pub fn part_own(&self, next: &Serving) {
         let stays = |held: &Held| next.own().any(|other| other.slot == held.slot);
         for held in self.own().filter(|held| !stays(held)) {
-            let _ = listener::part(&held.fd); // without it one peer in many thousands is reset
+            // Of one that is bound to an interface it may not; whoever comes in the moment of the close is reset.
+            let _ = listener::part(&held.fd);
         }
     }
 

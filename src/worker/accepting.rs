@@ -20,6 +20,9 @@ use crate::tick::Tick;
 /// Most peers taken out of the queue of a socket that is about to be closed: the longest queue.
 const QUEUE_MAX: u32 = 65_535;
 
+/// How long a drain waits for those who have begun at our own sockets: longer than a round trip takes.
+const HANDSHAKES: Duration = Duration::from_millis(250);
+
 /// A listener, as one worker has it.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -276,6 +279,15 @@ impl<D: Driver> Worker<D> {
         self.slots[place] = None;
     }
 
+    /// Accepts nobody any more at all.
+    #[cold]
+    pub(super) fn leave_all(&mut self) {
+        for place in 0..self.slots.len() {
+            self.leave_slot(place);
+        }
+        (self.paused, self.leaving) = (None, None);
+    }
+
     /// Takes over a plan: what it does not name is drained, what it names is served as it says.
     pub(super) fn adopt(&mut self, plan: &Plan<D::Listening>) {
         self.recorder.adopt(&plan.log);
@@ -340,12 +352,17 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Accepts nobody any more; all connections are to end as `drain` says.
+    /// Accepts nobody any more but those who have begun; all connections are to end as `drain` says.
     pub(super) fn drain_all(&mut self, drain: Drain) {
+        let own = |socket: &Option<Socket<_>>| socket.as_ref().is_some_and(|socket| !socket.handed);
         for place in 0..self.slots.len() {
-            self.leave_slot(place);
+            if !own(&self.slots[place]) {
+                self.leave_slot(place);
+            }
         }
-        self.paused = None;
+        if self.slots.iter().any(own) {
+            self.leaving = Some(drain.until.min(self.now + HANDSHAKES));
+        }
         self.draining = true;
         for local in self.listeners.iter_mut().flatten() {
             local.limits.drain = Some(drain);

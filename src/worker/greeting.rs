@@ -10,6 +10,9 @@ use crate::driver::{Driver, Token};
 use crate::service::{Service, daytime, time, whoami};
 use crate::tls::Session;
 
+/// Most connections that go on by themselves in one turn, so that none takes long.
+const GOING_ON: usize = 32;
+
 impl<D: Driver> Worker<D> {
     /// Tells a connection that has just been opened, or identified, the first words of its service.
     #[cold]
@@ -38,11 +41,13 @@ impl<D: Driver> Worker<D> {
         });
     }
 
-    /// Goes on with the connections that asked for it; what they ask for now has the next turn.
+    /// Goes on with the connections that asked for it first; what they ask for now comes last.
     #[cold]
     pub(super) fn go_on(&mut self) {
-        for token in std::mem::take(&mut self.again) {
-            self.step(token, Connection::handle_again);
+        for _ in 0..self.again.len().min(GOING_ON) {
+            if let Some(token) = self.again.pop_front() {
+                self.step(token, Connection::handle_again);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod sources;
 pub mod table;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -105,12 +106,14 @@ pub struct Worker<D: Driver> {
     paused: Option<Tick>,
     /// The places that are to be asked for their deadlines again.
     asking: Asking,
-    /// Connections that go on with the next turn.
-    again: Vec<Token>,
+    /// Connections that go on with one of the next turns.
+    again: VecDeque<Token>,
     /// What whoami says of us.
     about: About,
     /// Nobody is accepted any more, and the worker returns with its last connection.
     draining: bool,
+    /// Until then it accepts those at our own sockets who had begun before the drain.
+    leaving: Option<Tick>,
     /// What pressure makes of the limits.
     pressure: config::Pressure,
     recorder: Recorder,
@@ -142,9 +145,10 @@ impl<D: Driver> Worker<D> {
             slots: Vec::new(),
             paused: None,
             asking: Asking::default(),
-            again: Vec::new(),
+            again: VecDeque::new(),
             about: About::default(),
             draining: false,
+            leaving: None,
             pressure: config::Pressure::none(),
             recorder: Recorder::new(&log),
             log,
@@ -193,11 +197,15 @@ impl<D: Driver> Worker<D> {
         if self.paused.is_some_and(|until| until <= self.now) {
             self.resume_accept();
         }
+        if self.leaving.is_some_and(|until| until <= self.now) {
+            self.leave_all();
+        }
         if self.recorder.deadline().is_some_and(|due| due <= self.now) {
             self.recorder.flush(self.now);
         }
         self.publish();
-        !(self.draining && self.table.is_empty() && self.own_desk().mailbox.close_if_empty())
+        let is_done = self.draining && self.leaving.is_none() && self.table.is_empty();
+        !(is_done && self.own_desk().mailbox.close_if_empty())
     }
 
     /// Any completion.
@@ -233,8 +241,10 @@ impl<D: Driver> Worker<D> {
             return self.now;
         }
         let paused = self.paused.unwrap_or(Tick::NEVER);
+        let leaving = self.leaving.unwrap_or(Tick::NEVER);
         let summary = self.recorder.deadline().unwrap_or(Tick::NEVER);
-        self.deadlines.next().min(paused).min(summary)
+        let others = paused.min(leaving).min(summary);
+        self.deadlines.next().min(others)
     }
 
     /// Hands a connection bytes of its peer, then does all that it wants: mostly to send them back.
@@ -346,7 +356,7 @@ impl<D: Driver> Worker<D> {
                 Want::Deadline => self
                     .deadlines
                     .set(token.index, entry.connection.deadline(turn.limits)),
-                Want::Again => self.again.push(token),
+                Want::Again => self.again.push_back(token),
                 Want::Identify => return true,
                 // What else it wants is done with the words.
                 Want::Greet => {
@@ -403,6 +413,7 @@ impl<D: Driver> Worker<D> {
                     parting: Duration::ZERO,
                     until: self.now,
                 });
+                self.leave_all();
                 for place in 0..self.table.places() {
                     if let Some(token) = self.table.token(place) {
                         self.step(token, |connection, _| connection.handle_stop());
