@@ -10,8 +10,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::sys;
+use crate::tick::Tick;
 
 /// Most bytes of one receive, and the size of a worker's turn memory.
 pub const TURN_MEMORY: u32 = 512 * 1024;
@@ -26,11 +28,16 @@ pub const TIGHT_RECEIVE: u32 = 16 * 1024;
 /// The least kept block behind another: small pieces for a slow peer are gathered in it.
 pub const GATHER: u32 = 4096;
 
+/// Who waits for memory asks for it more often than that.
+const MISSED: Duration = Duration::from_secs(2);
+
 /// `buffer_memory`, shared by all workers: what is in use, and the bound on it.
 #[derive(Debug)]
 pub struct Memory {
     used: AtomicU64,
     limit: AtomicU64,
+    /// When somebody last wanted some that was not there.
+    missed: AtomicU64,
 }
 
 impl Memory {
@@ -39,6 +46,7 @@ impl Memory {
         Arc::new(Memory {
             used: AtomicU64::new(0),
             limit: AtomicU64::new(limit),
+            missed: AtomicU64::new(0),
         })
     }
 
@@ -55,6 +63,17 @@ impl Memory {
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Somebody waits for memory that is not there.
+    pub fn miss(&self, now: Tick) {
+        self.missed.store(now.0.max(1), Ordering::Relaxed);
+    }
+
+    /// Does somebody, or did a moment ago?
+    pub fn is_missed(&self, now: Tick) -> bool {
+        let missed = self.missed.load(Ordering::Relaxed);
+        missed > 0 && now < Tick(missed) + MISSED
     }
 
     /// Most bytes that one receive may bring now: less when half of the memory is in use.
@@ -403,6 +422,14 @@ mod tests {
         assert_eq!((charge.size(), memory.used()), (9, 9));
         drop(charge);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn memory_is_missed_while_somebody_asks_and_for_two_seconds_more() {
+        let memory = Memory::new(10);
+        assert!(!memory.is_missed(Tick(0)));
+        memory.miss(Tick(0));
+        assert!(memory.is_missed(Tick(2000)) && !memory.is_missed(Tick(2001)));
     }
 
     #[test]

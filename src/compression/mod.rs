@@ -19,6 +19,9 @@ pub const UNJUDGED: u64 = 16 << 20;
 /// Most frames that are begun in one call: an empty one is work, and nothing comes of it.
 pub const FRAMES_MAX: u32 = 256;
 
+/// Most compressed bytes that should be given at once: what cannot be expanded yet is held.
+pub const INPUT_MAX: u32 = 64 * 1024;
+
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -277,13 +280,16 @@ impl Codec {
         self.unflushed = 0;
     }
 
-    /// Lets the peer read all that was sent, which is the last. In the middle of a frame of its own ours has no end.
+    /// Lets the peer read all that was sent, which is the last, and holds nothing any more. In the middle of a frame of
+    /// its own ours has no end.
     pub fn close(&mut self) {
         self.flush();
         self.release();
+        self.held = Vec::new();
+        self.at = 0;
     }
 
-    /// Says no more: our frame ends, wherever the peer is.
+    /// Says no more: our frame ends, wherever the peer is. For the side that spoke first.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.is_begun) {
             self.pack(&[], End::Frame);
@@ -389,12 +395,13 @@ impl Codec {
         }
     }
 
-    /// Most memory that a frame takes on these terms, with the one that answers it.
+    /// Most memory that a frame takes on these terms, with the one that answers it and what waits of either.
     pub fn takes(terms: &Terms) -> usize {
-        match terms.method {
+        let states = match terms.method {
             Method::Zstd => states(Method::Zstd, terms.max_window),
             Method::Gzip => states(Method::Gzip, 0),
-        }
+        };
+        states.saturating_add(2 * INPUT_MAX as usize)
     }
 
     /// Are states there? They are not before a frame, nor after it.

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
-use crate::compression::Terms;
+use crate::compression::{INPUT_MAX, Terms};
 use crate::config::{ByteRate, Pressure};
 use crate::service::Service;
 use crate::tick::Tick;
 use crate::tls::Identity;
-
-use super::packing::PACKED;
 
 /// What holds for all connections of a listener. `None` is off.
 #[derive(Clone, Debug)]
@@ -150,7 +148,7 @@ impl Limits {
     /// Most bytes of one receive: what is compressed is kept until it is expanded.
     pub(super) fn receive(&self) -> u32 {
         match self.compression {
-            Some(_) => self.piece().min(PACKED),
+            Some(_) => self.piece().min(INPUT_MAX),
             None => self.piece(),
         }
     }

@@ -18,14 +18,14 @@ use crate::tick::Tick;
 /// Most plain bytes of one turn.
 const EXPANDED: u32 = 128 * 1024;
 
-/// Most bytes of one receive: they are kept until they are expanded.
-pub(super) const PACKED: u32 = 64 * 1024;
-
-/// How often one who waits for memory looks whether there is some.
-const RETRY: Duration = Duration::from_millis(50);
+/// How often one who waits for memory looks whether there is some: after a quarter of the time that it has waited.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// How long it does.
 const WAITING: Duration = Duration::from_secs(30);
+
+/// How long a peer may be silent in the middle of a frame while others wait for the memory of theirs.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Turns, one after another, in each of which a little came, before it is answered all the same.
 const TURNS: u8 = 16;
@@ -63,6 +63,8 @@ pub(super) struct Packing {
     charge: Option<Charge>,
     /// Since when it waits for memory.
     waits: Option<Tick>,
+    /// When its silence was judged last.
+    judged: Tick,
     /// It will be told of the next turn.
     is_asked: bool,
     /// Something came since it was last told of one.
@@ -80,6 +82,7 @@ impl Packing {
             wire: Wire::default(),
             charge: None,
             waits: None,
+            judged: Tick(0),
             is_asked: false,
             has_heard: false,
             turns: 0,
@@ -176,9 +179,14 @@ impl Connection {
             }
             return self.settle_room(turn.limits);
         }
+        let begins = !packing.codec.is_active();
         let mut plain = SCRATCH.take();
         plain.resize(EXPANDED as usize, 0);
         let count = packing.codec.expand(said, &mut plain[..room]);
+        if begins {
+            // In a frame it may not be silent for ever.
+            self.todo |= todo::DEADLINE;
+        }
         self.answer_plain(&plain[..count], turn);
         SCRATCH.set(plain);
         self.settle_expanding(turn);
@@ -199,7 +207,30 @@ impl Connection {
         if turn.now >= since + WAITING {
             return self.end(Reason::Full, turn.now + ENDING, turn);
         }
-        self.pause(turn.now + RETRY, turn);
+        turn.memory.miss(turn.now);
+        let [least, most] = RETRY;
+        let retry = (turn.now.since(since) / 4).clamp(least, most);
+        self.pause(turn.now + retry, turn);
+    }
+
+    /// When it will have been silent for long in the middle of a frame.
+    pub(super) fn silent(&self) -> Tick {
+        match self.packing() {
+            Some(packing) if packing.codec.is_active() && !self.is_behind() => {
+                self.quiet(Some(SILENCE)).max(packing.judged + SILENCE)
+            }
+            _ => Tick::NEVER,
+        }
+    }
+
+    /// It has been: that is its end where others wait for memory.
+    pub(super) fn judge_silence(&mut self, turn: &Turn<'_>) {
+        if turn.memory.is_missed(turn.now) {
+            return self.end(Reason::Idle, turn.now + ENDING, turn);
+        }
+        if let Some(packing) = self.packing_mut() {
+            packing.judged = turn.now;
+        }
     }
 
     /// The turn has come that was waited for.

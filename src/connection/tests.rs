@@ -14,7 +14,7 @@ pub(super) struct Peer {
     pub(super) connection: Connection,
     pub(super) limits: Limits,
     pub(super) memory: Arc<Memory>,
-    now: Tick,
+    pub(super) now: Tick,
     /// Bytes that the kernel takes from now on.
     pub(super) takes: usize,
     /// What it took.

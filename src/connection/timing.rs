@@ -36,6 +36,7 @@ impl Connection {
             State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
                 self.end(Reason::Idle, now + ENDING, turn);
             }
+            State::Open if now >= self.silent() => self.judge_silence(turn),
             State::Open if now >= self.drained(limits) => {
                 let until = limits.drain.map_or(now, |drain| drain.until) + DRAIN_RESET;
                 self.end(Reason::Drain, until.max(now), turn);
@@ -81,6 +82,7 @@ impl Connection {
                 .min(first)
                 .min(idle)
                 .min(self.until)
+                .min(self.silent())
                 .min(self.drained(limits))
                 .min(self.judged(limits))
                 .min(self.looks(limits))
@@ -108,7 +110,7 @@ impl Connection {
     }
 
     /// So long after the last byte in either direction.
-    fn quiet(&self, timeout: Option<Duration>) -> Tick {
+    pub(super) fn quiet(&self, timeout: Option<Duration>) -> Tick {
         let since = self.listened().max(self.progress());
         timeout.map_or(Tick::NEVER, |timeout| since + timeout)
     }

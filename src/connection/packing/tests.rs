@@ -4,7 +4,7 @@ mod sealed;
 
 use super::*;
 use crate::bucket::Rate;
-use crate::compression::Broken;
+use crate::compression::{Broken, INPUT_MAX};
 use crate::config::ByteRate;
 use crate::connection::tests::{Peer, limits};
 use crate::connection::{Limits, PARTING, Want};
@@ -137,7 +137,7 @@ fn no_more_is_expanded_in_a_turn_than_that_and_nothing_is_received_meanwhile() {
         wants = peer.again();
     }
     turns(&mut peer, wants);
-    assert_eq!((peer.room, read(&mut peer).len()), (PACKED, whole));
+    assert_eq!((peer.room, read(&mut peer).len()), (INPUT_MAX, whole));
 }
 
 #[test]
@@ -232,11 +232,54 @@ fn who_finds_no_memory_waits_for_it_and_not_for_ever() {
     assert_eq!(peer.took, frame);
     let _other = peer.memory.charge(half).expect("it is there");
     peer.says(&frame);
-    for _ in 0..=WAITING.as_millis() / RETRY.as_millis() {
-        let wants = peer.wait(50);
+    let mut looks = 0;
+    while peer.connection.reason() == Reason::Done {
+        let (now, due) = (peer.now, peer.deadline());
+        let wants = peer.wait(due.0 - now.0);
         turns(&mut peer, wants);
+        looks += 1;
     }
     assert_eq!(peer.connection.reason(), Reason::Full);
+    assert!((30..60).contains(&looks), "{looks}");
+}
+
+#[test]
+fn who_is_silent_in_the_middle_of_a_frame_makes_room_when_others_wait_for_it() {
+    let frame = packed(&noise(40_000));
+    for said in [&frame[..], &frame[..1000]] {
+        let mut peer = peer(|_| {});
+        let wants = peer.says(said);
+        turns(&mut peer, wants);
+        peer.memory.miss(peer.now);
+        peer.wait(9999);
+        peer.memory.miss(peer.now);
+        assert_eq!(peer.connection.reason(), Reason::Done);
+        peer.wait(1);
+        // Between two frames it holds nothing.
+        let is_within = said.len() < frame.len();
+        let reason = if is_within {
+            Reason::Idle
+        } else {
+            Reason::Done
+        };
+        assert_eq!(peer.connection.reason(), reason);
+    }
+}
+
+#[test]
+fn who_is_silent_in_the_middle_of_a_frame_may_be_while_nobody_waits() {
+    let mut peer = peer(|_| {});
+    let frame = packed(&noise(40_000));
+    let wants = peer.says(&frame[..1000]);
+    turns(&mut peer, wants);
+    for _ in 0..6 {
+        assert!(peer.deadline() <= peer.now + SILENCE);
+        peer.wait(10_000);
+    }
+    let wants = peer.says(&frame[1000..]);
+    turns(&mut peer, wants);
+    assert_eq!(read(&mut peer).len(), 40_000);
+    assert_eq!(peer.deadline(), Tick::NEVER);
 }
 
 #[test]
