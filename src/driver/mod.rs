@@ -26,6 +26,10 @@ use crate::sys;
 pub use crate::sys::TcpInfo;
 use crate::tick::Tick;
 
+/// Places that a worker and its driver have room for from the start. A table that grows leaves what it was before
+/// behind, and of one that is large the kernel has only as much in memory as was used.
+pub const PLACES: usize = 16 * 1024;
+
 /// Names a connection to the driver. A stale token, of an earlier connection in the same place, finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {

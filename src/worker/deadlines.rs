@@ -7,6 +7,7 @@
 //! deadlines beyond three days are kept. Invariant: no place is linked in a slot that begins before
 //! the cursor.
 
+use crate::driver::PLACES;
 use crate::tick::Tick;
 
 /// Width of the first level's slots, in milliseconds: how late a deadline may be judged.
@@ -44,7 +45,7 @@ impl Deadlines {
     /// No deadlines, at the time `now`.
     pub fn new(now: Tick) -> Deadlines {
         Deadlines {
-            links: Vec::new(),
+            links: Vec::with_capacity(PLACES),
             heads: [NONE; LEVELS * SLOTS],
             occupied: [0; LEVELS],
             cursor: now.0 / GRAIN,

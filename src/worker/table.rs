@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::sources::Source;
 use crate::connection::Connection;
-use crate::driver::Token;
+use crate::driver::{PLACES, Token};
 
 /// A connection and what the worker knows of it besides.
 #[derive(Debug)]
@@ -44,10 +44,19 @@ struct Place {
 }
 
 /// All connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
     places: Vec<Place>,
     free: Vec<u32>,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            places: Vec::with_capacity(PLACES),
+            free: Vec::new(),
+        }
+    }
 }
 
 impl Table {

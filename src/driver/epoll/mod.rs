@@ -28,7 +28,7 @@ use socket2::SockRef;
 
 use super::alarm::Alarm;
 use super::{
-    Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+    Completion, Driver, PLACES, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
     turn_away,
 };
 use crate::buffer::{Buffer, TurnMemory};
@@ -111,7 +111,7 @@ impl EpollDriver {
         Ok(EpollDriver {
             epoll,
             alarm,
-            slots: Vec::new(),
+            slots: Vec::with_capacity(PLACES),
             listening: Vec::new(),
             memory: TurnMemory::new(),
             now: Tick::now(),
@@ -310,7 +310,7 @@ impl Driver for EpollDriver {
         };
         match sent {
             Sent::Part { count: 0, rest } if rest.is_kept() => {
-                slot.held = Some(rest);
+                slot.held = Some(Box::new(rest));
                 None
             }
             sent => Some(sent),

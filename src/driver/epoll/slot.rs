@@ -39,8 +39,8 @@ pub(super) struct Slot {
     /// Most bytes of a receive; 0: it is not receiving.
     pub(super) room: u32,
     pub(super) flags: u32,
-    /// A send that waits for the peer; kept memory.
-    pub(super) held: Option<Buffer>,
+    /// A send that waits for the peer: kept memory. Boxed, so that the many that have none pay eight bytes.
+    pub(super) held: Option<Box<Buffer>>,
 }
 
 impl Default for Slot {
@@ -103,9 +103,9 @@ impl Slot {
     /// Goes on with a send that waited.
     pub(super) fn send_held(&mut self, token: Token) -> Option<Completion<OwnedFd>> {
         let bytes = self.held.take()?;
-        match self.send(bytes) {
+        match self.send(*bytes) {
             Sent::Part { count: 0, rest } => {
-                self.held = Some(rest);
+                self.held = Some(Box::new(rest));
                 None
             }
             sent => Some(Completion::Sent { token, sent }),

@@ -30,7 +30,7 @@ use socket2::SockRef;
 
 use super::alarm::Alarm;
 use super::{
-    Completion, Driver, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
+    Completion, Driver, PLACES, Sent, TcpInfo, Token, accept_next, is_of_one_peer, reset_on_close,
     turn_away,
 };
 use crate::buffer::Buffer;
@@ -97,7 +97,7 @@ impl UringDriver {
             ring: ring.enable()?,
             bell: bell.as_fd().try_clone_to_owned()?,
             alarm: Alarm::new()?,
-            slots: Vec::new(),
+            slots: Vec::with_capacity(PLACES),
             listening: Vec::new(),
             parked: Vec::new(),
             bulk: VecDeque::new(),

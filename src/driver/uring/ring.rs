@@ -26,7 +26,7 @@ use nix::libc::{
 use super::event::{Accepted, Event, kind, outcome, sent};
 use super::pool::{ENTRIES, Group, Page, Pool};
 use crate::buffer::Buffer;
-use crate::driver::{Sent, Token};
+use crate::driver::{PLACES, Sent, Token};
 use crate::sys;
 
 /// Operations that may be queued before the kernel is told: more go with a call in between.
@@ -107,7 +107,7 @@ impl Disabled {
             refusals: Vec::new(),
             taken: Vec::new(),
             refused: Vec::new(),
-            held: ManuallyDrop::new(Vec::new()),
+            held: ManuallyDrop::new(Vec::with_capacity(PLACES)),
             batch: Vec::new(),
             at: 0,
             accepted: VecDeque::new(),
@@ -129,8 +129,8 @@ pub(super) struct Ring {
     /// Sends that it has answered and nobody has asked for yet: those that it took whole, and the others.
     taken: Vec<Sending>,
     refused: Vec<(Token, Sent)>,
-    /// Sends that wait for the peer, by the place of their connection.
-    held: ManuallyDrop<Vec<Option<Buffer>>>,
+    /// Sends that wait for the peer, by the place of their connection; boxed, since most have none.
+    held: ManuallyDrop<Vec<Option<Box<Buffer>>>>,
     /// What came back in this turn; that before `at` has been looked at.
     batch: Vec<cqueue::Entry>,
     at: usize,
@@ -190,7 +190,7 @@ impl Ring {
             self.held[place].is_none(),
             "one send of a connection at a time"
         );
-        self.held[place] = Some(bytes);
+        self.held[place] = Some(Box::new(bytes));
         self.push(&entry.user_data(kind::SEND | u64::from(index)));
     }
 
@@ -442,7 +442,7 @@ impl Ring {
                     else {
                         continue;
                     };
-                    let sent = sent(bytes, result);
+                    let sent = sent(*bytes, result);
                     Event::Sent { index, sent }
                 }
                 kind::BELL => Event::Rung {
