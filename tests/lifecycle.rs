@@ -182,8 +182,7 @@ fn nobody_can_connect_while_a_busy_peer_is_drained() {
 /// Comes, is echoed and leaves, until nobody is there any more: how often.
 fn comes_and_goes(address: SocketAddr) -> u32 {
     let mut visits = 0;
-    // Nobody answers who begins at a socket that is about to be closed.
-    while let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+    while let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(b"hello").expect("it has begun");
         stream.shutdown(Shutdown::Write).expect("a FIN");
@@ -198,7 +197,7 @@ fn comes_and_goes(address: SocketAddr) -> u32 {
 #[test]
 fn whoever_has_begun_when_a_drain_does_is_served() {
     for _ in 0..8 {
-        let mut daemon = Daemon::start(&draining("1s", "20s"));
+        let mut daemon = Daemon::start(&draining("5s", "20s"));
         let address = daemon.addr_v4();
         let visitors: Vec<_> = (0..12)
             .map(|_| thread::spawn(move || comes_and_goes(address)))

@@ -4,6 +4,8 @@
 //! and the close another one can come, and a balancer has sent its peer's bytes by then. So nobody new may begin. What
 //! the kernel has for that is a socket's interface: a peer's first segment comes by another one than ours, so that
 //! nobody listens there and the peer is refused, while those who have begun are known by their addresses and come in.
+//! Of several sockets that share an address (`SO_REUSEPORT`) the kernel still picks this one now and then, and drops the
+//! segment: such a peer comes again a second later, to another socket.
 
 use std::os::fd::AsFd;
 
