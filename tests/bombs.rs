@@ -23,7 +23,7 @@ use packing::{BOTH, Packer, opened_once};
 use support::{Daemon, connect, echo_exact};
 
 /// The longest that one who has nothing to do with it may wait for an answer.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// What a bomb becomes, and what it is.
 const BECOMES: usize = 1 << 30;
