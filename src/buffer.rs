@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sys;
@@ -36,8 +36,9 @@ const MISSED: Duration = Duration::from_secs(2);
 pub struct Memory {
     used: AtomicU64,
     limit: AtomicU64,
-    /// When somebody last wanted some that was not there.
+    /// When somebody last wanted some that was not there, and how often that was.
     missed: AtomicU64,
+    misses: AtomicU32,
 }
 
 impl Memory {
@@ -47,6 +48,7 @@ impl Memory {
             used: AtomicU64::new(0),
             limit: AtomicU64::new(limit),
             missed: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
         })
     }
 
@@ -65,9 +67,10 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Somebody waits for memory that is not there.
-    pub fn miss(&self, now: Tick) {
+    /// Somebody waits for memory that is not there. Answers how often that was so before; the count begins anew at 2^32.
+    pub fn miss(&self, now: Tick) -> u32 {
         self.missed.store(now.0.max(1), Ordering::Relaxed);
+        self.misses.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Does somebody, or did a moment ago?
@@ -102,7 +105,11 @@ impl Memory {
 
     /// Takes `size` bytes, if with them no more than `most` are in use.
     fn take(&self, size: u64, most: u64) -> bool {
-        let within = |used: u64| used.checked_add(size).filter(|all| *all <= most);
+        // Nothing is always there, also where a lower bound came over what is in use.
+        let within = |used: u64| {
+            let all = used.checked_add(size)?;
+            (size == 0 || all <= most).then_some(all)
+        };
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
             .is_ok()
@@ -420,6 +427,9 @@ mod tests {
         assert!(charge.resize(10) && !charge.resize(11));
         assert!(charge.resize_within_half(9), "less is always there");
         assert_eq!((charge.size(), memory.used()), (9, 9));
+        memory.set_limit(5);
+        assert!(memory.charge(0).is_some(), "nothing is always there");
+        assert!(memory.charge(1).is_none());
         drop(charge);
         assert_eq!(memory.used(), 0);
     }

@@ -22,6 +22,9 @@ pub const FRAMES_MAX: u32 = 256;
 /// Most compressed bytes that should be given at once: what cannot be expanded yet is held.
 pub const INPUT_MAX: u32 = 64 * 1024;
 
+/// The same, before a frame has begun: so many may have to wait until there is memory for it.
+pub const BEGINNING_MAX: u32 = 4 * 1024;
+
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -252,11 +255,15 @@ impl Codec {
 
     /// Is the peer between two frames, or has said nothing at all?
     pub fn is_between(&self) -> bool {
-        let is_between = match &self.expander {
+        self.is_outside() && self.held.is_empty()
+    }
+
+    /// Has what was expanded come to the end of a frame? What waits may begin the next.
+    fn is_outside(&self) -> bool {
+        match &self.expander {
             Expander::Zstd(expander) => expander.is_between(),
             Expander::Gzip(expander) => expander.is_between(),
-        };
-        is_between && self.held.is_empty() && !self.is_full
+        }
     }
 
     /// Takes plain bytes for the peer in. It can read them after the next [`Codec::flush`].
@@ -266,9 +273,9 @@ impl Codec {
         self.pack(plain, End::None);
     }
 
-    /// Lets the peer read all that was sent. Between two frames of its own that is the end of ours.
+    /// Lets the peer read all that was sent. Between two frames of its own that is the end of ours, and no states are held.
     pub fn flush(&mut self) {
-        if self.is_between() && self.failure.is_none() {
+        if self.is_outside() && self.failure.is_none() {
             if std::mem::take(&mut self.is_begun) {
                 self.pack(&[], End::Frame);
             }
@@ -327,7 +334,7 @@ impl Codec {
 
     /// Would a flush change anything for the peer?
     pub fn wants_flush(&self) -> bool {
-        let is_over = self.is_begun && self.is_between() && self.failure.is_none();
+        let is_over = self.is_begun && self.is_outside() && self.failure.is_none();
         self.unflushed > 0 || is_over || self.is_owed
     }
 

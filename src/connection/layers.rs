@@ -142,11 +142,11 @@ impl Connection {
 
     /// Bytes arrived, of a peer with layers.
     pub(super) fn receive_layered(&mut self, input: &Buffer, turn: &Turn<'_>) {
-        if self.state != State::Open {
-            return;
-        }
         if let Some(packing) = self.packing_mut() {
             packing.wire.received += u64::from(input.len());
+        }
+        if self.state != State::Open {
+            return;
         }
         match self.session() {
             Some(_) => self.receive_sealed(input.bytes(), turn),

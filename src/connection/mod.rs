@@ -112,6 +112,8 @@ pub struct Connection {
     answers: bool,
     /// The peer's FIN has come.
     peer_closed: bool,
+    /// It will be told of the next turn.
+    is_asked: bool,
     reason: Reason,
     todo: u16,
 }
@@ -120,7 +122,7 @@ impl Connection {
     /// A connection that has just been accepted.
     pub fn new(turn: &Turn<'_>) -> Connection {
         let mut connection = Connection {
-            outbox: Outbox::with_room(turn.limits.receive()),
+            outbox: Outbox::with_room(turn.limits.receive(false)),
             layers: Layers::of(turn.limits),
             received: 0,
             sent: 0,
@@ -132,6 +134,7 @@ impl Connection {
             service: turn.limits.service,
             answers: false,
             peer_closed: false,
+            is_asked: false,
             reason: Reason::Done,
             todo: todo::RECEIVE,
         };
@@ -377,7 +380,7 @@ impl Connection {
                 self.todo |= todo::SHUTDOWN | todo::DEADLINE;
             }
             State::Open if self.service.is_endless() && !self.is_handshaking() => {
-                self.todo |= todo::AGAIN;
+                self.ask_for_a_turn();
             }
             State::Open | State::Parting | State::Closing => {}
         }

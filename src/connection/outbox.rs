@@ -121,9 +121,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Forgets everything: the connection is over.
+    /// Lets everything go: the connection is over. How much it was stays known, for what is still in flight.
     pub fn clear(&mut self) {
-        *self = Outbox::default();
+        *self = Outbox {
+            owed: self.owed,
+            ..Outbox::default()
+        };
     }
 }
 

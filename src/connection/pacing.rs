@@ -19,15 +19,16 @@ impl Connection {
         let is_over = self.is_owed_much(limits) && (self.outbox.room == 0 || owed >= high);
         let answers = self.echoes();
         let is_expanding = self.is_expanding();
+        let most = limits.receive(self.is_in_frame());
         if is_expanding && self.may_expand(limits) {
             self.ask_for_a_turn();
         }
         self.set_room(if is_paused || is_expanding || answers && is_over {
             0
         } else if answers {
-            high.saturating_sub(owed).min(limits.receive())
+            high.saturating_sub(owed).min(most)
         } else {
-            limits.receive()
+            most
         });
     }
 
@@ -68,6 +69,7 @@ impl Connection {
     /// The pause of a byte rate is over, unless others of the source have used what came back.
     pub(super) fn resume(&mut self, turn: &Turn<'_>) {
         if let Some(until) = debt(0, turn) {
+            self.forget_waiting();
             return self.pause(until, turn);
         }
         self.until = Tick::NEVER;
@@ -75,7 +77,7 @@ impl Connection {
         self.heard = turn.now;
         self.settle_room(turn.limits);
         if self.service.is_endless() {
-            self.todo |= todo::AGAIN;
+            self.ask_for_a_turn();
         }
     }
 

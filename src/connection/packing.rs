@@ -4,7 +4,8 @@
 //! some are still to come, and none are made while the peer is owed too much or a rate pauses it. What it is told is
 //! readable for the peer when its input pauses: after a turn in which nothing came, so that many small pieces share
 //! one flush. The library's states are large; they are counted as buffers are, and begin only where half of the
-//! memory holds them. Who finds no room there waits, and ends when that takes too long.
+//! memory holds them. Who finds no room there waits, and ends when that takes too long; a frame that hardly goes on
+//! meanwhile is ended.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,17 +19,21 @@ use crate::tick::Tick;
 /// Most plain bytes of one turn.
 const EXPANDED: u32 = 128 * 1024;
 
-/// How often one who waits for memory looks whether there is some: after a quarter of the time that it has waited.
-const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// How often one who waits for memory looks whether there is some: after a quarter of the time that it has waited, and up
+/// to as much again, so that many who began to wait together do not all look together.
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(900)];
 
 /// How long it does.
 const WAITING: Duration = Duration::from_secs(30);
 
-/// How long a peer may be silent in the middle of a frame while others wait for the memory of theirs.
-const SILENCE: Duration = Duration::from_secs(10);
+/// While others wait for the memory of their frames: bytes that the wire must carry, both ways together, in a time.
+const PROGRESS: (u64, Duration) = (16 * 1024, Duration::from_secs(10));
 
 /// Turns, one after another, in each of which a little came, before it is answered all the same.
 const TURNS: u8 = 16;
+
+/// Into how many shares the time is parted by which those who wait look at different moments.
+const SCATTER: u32 = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -63,10 +68,9 @@ pub(super) struct Packing {
     charge: Option<Charge>,
     /// Since when it waits for memory.
     waits: Option<Tick>,
-    /// When its silence was judged last.
-    judged: Tick,
-    /// It will be told of the next turn.
-    is_asked: bool,
+    /// Since when its progress in a frame is counted, and what the wire had carried before.
+    marked: Tick,
+    mark: u64,
     /// Something came since it was last told of one.
     has_heard: bool,
     /// Turns since a flush.
@@ -82,8 +86,8 @@ impl Packing {
             wire: Wire::default(),
             charge: None,
             waits: None,
-            judged: Tick(0),
-            is_asked: false,
+            marked: Tick(0),
+            mark: 0,
             has_heard: false,
             turns: 0,
             is_ended: false,
@@ -121,6 +125,16 @@ impl Packing {
         is_active && charge.size() >= held as u64 || charge.resize(held)
     }
 
+    /// Its progress in a frame counts from here on.
+    fn mark(&mut self, now: Tick) {
+        (self.marked, self.mark) = (now, self.carried());
+    }
+
+    /// Bytes that the wire has carried.
+    fn carried(&self) -> u64 {
+        self.wire.received + self.wire.sent
+    }
+
     fn charge_of(&mut self, memory: &Arc<Memory>) -> Option<&mut Charge> {
         if self.charge.is_none() {
             self.charge = memory.charge(0);
@@ -143,6 +157,12 @@ impl Connection {
     pub(super) fn is_expanding(&self) -> bool {
         self.packing()
             .is_some_and(|packing| packing.codec.has_more())
+    }
+
+    /// Is there the memory of a frame?
+    pub(super) fn is_in_frame(&self) -> bool {
+        self.packing()
+            .is_some_and(|packing| packing.codec.is_active())
     }
 
     /// Compressed bytes came, out of TLS if there is any.
@@ -169,8 +189,8 @@ impl Connection {
         let waits_for_memory = may && !packing.reserve(said, turn.memory);
         if !may || waits_for_memory {
             packing.codec.hold(said);
-            if !packing.account(turn.memory) {
-                return self.close(Reason::Full, true);
+            if !self.account(turn) {
+                return;
             }
             // What TLS has to say, or has heard, does not wait for that.
             self.answer_plain(&[], turn);
@@ -180,16 +200,28 @@ impl Connection {
             return self.settle_room(turn.limits);
         }
         let begins = !packing.codec.is_active();
+        if begins {
+            packing.mark(turn.now);
+        }
         let mut plain = SCRATCH.take();
         plain.resize(EXPANDED as usize, 0);
         let count = packing.codec.expand(said, &mut plain[..room]);
         if begins {
-            // In a frame it may not be silent for ever.
             self.todo |= todo::DEADLINE;
         }
         self.answer_plain(&plain[..count], turn);
         SCRATCH.set(plain);
         self.settle_expanding(turn);
+    }
+
+    /// Has what its compression holds counted. `false`: there is no memory for it, and it is closed.
+    pub(super) fn account(&mut self, turn: &Turn<'_>) -> bool {
+        let packing = self.packing_mut();
+        let is_there = packing.is_none_or(|packing| packing.account(turn.memory));
+        if !is_there {
+            self.close(Reason::Full, true);
+        }
+        is_there
     }
 
     /// May it be expanded now? Who is owed so little that it may has room for what comes of it.
@@ -207,29 +239,54 @@ impl Connection {
         if turn.now >= since + WAITING {
             return self.end(Reason::Full, turn.now + ENDING, turn);
         }
-        turn.memory.miss(turn.now);
+        // What came of the frames before this one is not kept back for it, nor is their memory.
+        let wants_flush = packing.codec.wants_flush();
+        let turns = turn.memory.miss(turn.now) % SCATTER;
         let [least, most] = RETRY;
         let retry = (turn.now.since(since) / 4).clamp(least, most);
-        self.pause(turn.now + retry, turn);
+        self.pause(turn.now + retry + retry * turns / SCATTER, turn);
+        if wants_flush {
+            self.ask_for_a_turn();
+        }
     }
 
-    /// When it will have been silent for long in the middle of a frame.
-    pub(super) fn silent(&self) -> Tick {
+    /// It waits for a rate: what it waited for memory before that does not count.
+    pub(super) fn forget_waiting(&mut self) {
+        if let Some(packing) = self.packing_mut() {
+            packing.waits = None;
+        }
+    }
+
+    /// When its progress in a frame is judged.
+    pub(super) fn frame_judged(&self) -> Tick {
         match self.packing() {
-            Some(packing) if packing.codec.is_active() && !self.is_behind() => {
-                self.quiet(Some(SILENCE)).max(packing.judged + SILENCE)
-            }
+            Some(packing) if packing.codec.is_active() => packing.marked + PROGRESS.1,
             _ => Tick::NEVER,
         }
     }
 
-    /// It has been: that is its end where others wait for memory.
-    pub(super) fn judge_silence(&mut self, turn: &Turn<'_>) {
-        if turn.memory.is_missed(turn.now) {
-            return self.end(Reason::Idle, turn.now + ENDING, turn);
+    /// That of one who makes too little is its end where others wait for memory.
+    pub(super) fn judge_frame(&mut self, turn: &Turn<'_>) {
+        let is_silent = turn.now >= self.quiet(Some(PROGRESS.1));
+        let Some(packing) = self.packing_mut() else {
+            return;
+        };
+        let is_slow = packing.carried() - packing.mark < PROGRESS.0;
+        packing.mark(turn.now);
+        if is_slow && turn.memory.is_missed(turn.now) {
+            let reason = if is_silent {
+                Reason::Idle
+            } else {
+                Reason::Slow
+            };
+            self.end(reason, turn.now + ENDING, turn);
         }
+    }
+
+    /// Time in which it is not read from does not count for its progress.
+    pub(super) fn forgive_frame(&mut self, time: Duration) {
         if let Some(packing) = self.packing_mut() {
-            packing.judged = turn.now;
+            packing.marked = packing.marked + time;
         }
     }
 
@@ -239,7 +296,6 @@ impl Connection {
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
-        packing.is_asked = false;
         let is_quiet = !std::mem::take(&mut packing.has_heard);
         packing.turns = packing.turns.saturating_add(1);
         if packing.codec.has_more() && !is_paused {
@@ -257,13 +313,13 @@ impl Connection {
 
     /// What comes next, after a step.
     fn settle_expanding(&mut self, turn: &Turn<'_>) {
-        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
-        let Some(packing) = self.packing_mut().filter(|_| is_open) else {
+        if self.state != State::Open || !self.account(turn) {
+            return;
+        }
+        let is_paused = self.is_paused();
+        let Some(packing) = self.packing_mut() else {
             return;
         };
-        if !packing.account(turn.memory) {
-            return self.close(Reason::Full, true);
-        }
         if packing.codec.failure().is_some() {
             return self.end(Reason::Compression, turn.now + ENDING, turn);
         }
@@ -276,15 +332,6 @@ impl Connection {
             self.ask_for_a_turn();
         }
         self.settle_room(turn.limits);
-    }
-
-    /// Asks for the next turn, once.
-    pub(super) fn ask_for_a_turn(&mut self) {
-        if let Some(packing) = self.packing_mut()
-            && !std::mem::replace(&mut packing.is_asked, true)
-        {
-            self.todo |= todo::AGAIN;
-        }
     }
 
     /// The peer says no more. What came before that is still to be expanded, and then it is owed the rest.

@@ -51,7 +51,8 @@ reasons! {
     Lifetime = "lifetime", false;
     /// It was owed bytes and took none for `timeout.stall`.
     Stall = "stall", true;
-    /// Under pressure it carried fewer bytes than `pressure.progress` asks for.
+    /// Under pressure it carried fewer bytes than `pressure.progress` asks for, or it hardly went on in a frame while others
+    /// waited for memory.
     Slow = "slow", true;
     /// It carried `max_bytes`.
     Quota = "quota", true;

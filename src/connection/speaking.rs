@@ -4,7 +4,7 @@
 //! one chunk at a time: the next is made when the kernel has taken the last one, and with a turn in between, so
 //! that a peer that reads fast does not hold its worker, and one that does not read is owed no more.
 
-use super::{Connection, ENDING, Reason, State, Turn};
+use super::{Connection, ENDING, Reason, State, Turn, todo};
 use crate::buffer::Buffer;
 use crate::service::chargen;
 
@@ -34,8 +34,16 @@ impl Connection {
         }
     }
 
+    /// Asks for the next turn: once, however many have a reason to.
+    pub(super) fn ask_for_a_turn(&mut self) {
+        if !std::mem::replace(&mut self.is_asked, true) {
+            self.todo |= todo::AGAIN;
+        }
+    }
+
     /// The turn has come that was waited for with [`Want::Again`](super::Want::Again).
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
+        self.is_asked = false;
         self.go_on_expanding(turn);
         if !self.service.is_endless() {
             return;

@@ -36,7 +36,7 @@ impl Connection {
             State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
                 self.end(Reason::Idle, now + ENDING, turn);
             }
-            State::Open if now >= self.silent() => self.judge_silence(turn),
+            State::Open if now >= self.frame_judged() => self.judge_frame(turn),
             State::Open if now >= self.drained(limits) => {
                 let until = limits.drain.map_or(now, |drain| drain.until) + DRAIN_RESET;
                 self.end(Reason::Drain, until.max(now), turn);
@@ -82,7 +82,7 @@ impl Connection {
                 .min(first)
                 .min(idle)
                 .min(self.until)
-                .min(self.silent())
+                .min(self.frame_judged())
                 .min(self.drained(limits))
                 .min(self.judged(limits))
                 .min(self.looks(limits))

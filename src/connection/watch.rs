@@ -177,6 +177,7 @@ impl Connection {
         {
             watch.marked = watch.marked + time;
         }
+        self.forgive_frame(time);
     }
 
     /// Has it carried the bytes that pressure asks for? A count begins with the pressure and ends with it.

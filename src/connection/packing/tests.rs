@@ -1,10 +1,11 @@
 //! A peer that compresses, turn by turn.
 
+mod memory;
 mod sealed;
 
 use super::*;
 use crate::bucket::Rate;
-use crate::compression::{Broken, INPUT_MAX};
+use crate::compression::{BEGINNING_MAX, Broken, INPUT_MAX};
 use crate::config::ByteRate;
 use crate::connection::tests::{Peer, limits};
 use crate::connection::{Limits, PARTING, Want};
@@ -137,7 +138,7 @@ fn no_more_is_expanded_in_a_turn_than_that_and_nothing_is_received_meanwhile() {
         wants = peer.again();
     }
     turns(&mut peer, wants);
-    assert_eq!((peer.room, read(&mut peer).len()), (INPUT_MAX, whole));
+    assert_eq!((peer.room, read(&mut peer).len()), (BEGINNING_MAX, whole));
 }
 
 #[test]
@@ -216,73 +217,6 @@ fn what_is_no_stream_ends_it() {
 }
 
 #[test]
-fn who_finds_no_memory_waits_for_it_and_not_for_ever() {
-    let frame = packed(b"hello");
-    let mut peer = peer(|_| {});
-    let half = 32 << 20;
-    let other = peer.memory.charge(half - 1).expect("it is there");
-    assert!(!is_again(&peer.says(&frame)));
-    assert_eq!((peer.room, peer.took.len()), (0, 0));
-    let wants = peer.wait(50);
-    turns(&mut peer, wants);
-    assert!(peer.took.is_empty());
-    drop(other);
-    let wants = peer.wait(50);
-    turns(&mut peer, wants);
-    assert_eq!(peer.took, frame);
-    let _other = peer.memory.charge(half).expect("it is there");
-    peer.says(&frame);
-    let mut looks = 0;
-    while peer.connection.reason() == Reason::Done {
-        let (now, due) = (peer.now, peer.deadline());
-        let wants = peer.wait(due.0 - now.0);
-        turns(&mut peer, wants);
-        looks += 1;
-    }
-    assert_eq!(peer.connection.reason(), Reason::Full);
-    assert!((30..60).contains(&looks), "{looks}");
-}
-
-#[test]
-fn who_is_silent_in_the_middle_of_a_frame_makes_room_when_others_wait_for_it() {
-    let frame = packed(&noise(40_000));
-    for said in [&frame[..], &frame[..1000]] {
-        let mut peer = peer(|_| {});
-        let wants = peer.says(said);
-        turns(&mut peer, wants);
-        peer.memory.miss(peer.now);
-        peer.wait(9999);
-        peer.memory.miss(peer.now);
-        assert_eq!(peer.connection.reason(), Reason::Done);
-        peer.wait(1);
-        // Between two frames it holds nothing.
-        let is_within = said.len() < frame.len();
-        let reason = if is_within {
-            Reason::Idle
-        } else {
-            Reason::Done
-        };
-        assert_eq!(peer.connection.reason(), reason);
-    }
-}
-
-#[test]
-fn who_is_silent_in_the_middle_of_a_frame_may_be_while_nobody_waits() {
-    let mut peer = peer(|_| {});
-    let frame = packed(&noise(40_000));
-    let wants = peer.says(&frame[..1000]);
-    turns(&mut peer, wants);
-    for _ in 0..6 {
-        assert!(peer.deadline() <= peer.now + SILENCE);
-        peer.wait(10_000);
-    }
-    let wants = peer.says(&frame[1000..]);
-    turns(&mut peer, wants);
-    assert_eq!(read(&mut peer).len(), 40_000);
-    assert_eq!(peer.deadline(), Tick::NEVER);
-}
-
-#[test]
 fn quotas_and_rates_are_of_plain_bytes() {
     let mut counted = peer(|limits| limits.max_bytes = 20_000);
     let wants = counted.says(&packed(&[1; 10_001]));
@@ -339,19 +273,6 @@ fn a_slow_rate_and_a_slow_peer_together_do_not_make_it_spin() {
 }
 
 #[test]
-fn a_frame_that_has_begun_goes_on_though_others_have_half_of_the_memory() {
-    let mut peer = peer(|_| {});
-    let plain = noise(40_000);
-    let frame = packed(&plain);
-    let wants = peer.says(&frame[..100]);
-    turns(&mut peer, wants);
-    let _others = peer.memory.charge(32 << 20).expect("it is there");
-    let wants = peer.says(&frame[100..]);
-    turns(&mut peer, wants);
-    assert!(read(&mut peer) == plain);
-}
-
-#[test]
 fn what_a_rate_lets_through_is_readable_before_the_rest() {
     let mut paced = peer(rated(10_000));
     let wants = paced.says(&packed(&[7; 100_000]));
@@ -361,5 +282,50 @@ fn what_a_rate_lets_through_is_readable_before_the_rest() {
         assert_eq!(read(&mut paced).len() as u64, expanded);
         let wants = paced.wait(100);
         turns(&mut paced, wants);
+    }
+}
+
+/// One who reads characters, and ends a frame as often as it can.
+fn reader() -> Peer {
+    let mut peer = peer(|limits| limits.service = Service::Chargen);
+    peer.opens(b"");
+    peer
+}
+
+#[test]
+fn however_many_frames_come_between_two_turns_one_more_is_wanted() {
+    let mut peer = reader();
+    let frame = packed(b"x");
+    let wants: Vec<_> = (0..200).flat_map(|_| peer.says(&frame)).collect();
+    assert!(!is_again(&wants), "it has been asked for since the opening");
+    for _ in 0..10 {
+        let wants = peer.again();
+        let agains = wants.iter().filter(|want| matches!(want, Want::Again));
+        assert_eq!(agains.count(), 1);
+    }
+}
+
+#[test]
+fn what_comes_after_our_own_end_went_over_the_wire_all_the_same() {
+    let mut peer = peer(|_| {});
+    peer.says(b"no frame");
+    peer.says(b"and more");
+    let told = peer.connection.packed().expect("compressed");
+    assert_eq!(told.wire.received, 16);
+}
+
+#[test]
+fn what_was_on_its_way_at_the_close_counts_in_proportion() {
+    let plain = noise(10_000);
+    for (share, least, most) in [(2, 4500, 5500), (1, 10_000, 10_000)] {
+        let mut peer = peer(|_| {});
+        peer.takes = 0;
+        let wants = peer.says(&packed(&plain));
+        turns(&mut peer, wants);
+        let waits = peer.connection.owed() as usize;
+        peer.tells(|connection, _| connection.handle_stop());
+        peer.takes(waits / share);
+        let sent = peer.connection.sent();
+        assert!((least..=most).contains(&sent), "{sent}");
     }
 }
