@@ -16,6 +16,13 @@ pub const SESSION_MEMORY: u64 = 8 << 10;
 /// What a compressing connection takes besides what counts for `buffer_memory`.
 pub const PACKING_MEMORY: u64 = 512;
 
+/// What a worker takes besides where a listener speaks TLS: plain bytes of a receive, and what they are sealed into.
+pub const SEALING_WORKER_MEMORY: u64 = 1 << 20;
+
+/// What a worker takes besides where a listener compresses: plain bytes on their way, what they are packed into, and the state
+/// by which a service speaks that waits for no frame.
+pub const PACKING_WORKER_MEMORY: u64 = 2 << 20;
+
 /// What the program takes that serves nobody: its code and what it reads of it, the log's queue, stacks.
 pub const PROGRAM_MEMORY: u64 = 24 << 20;
 
@@ -40,14 +47,20 @@ pub fn worker_memory(engine: Engine) -> u64 {
     }
 }
 
+/// Those that have our FIN take memory as well.
+fn all_connections(max_connections: u32) -> u64 {
+    u64::from(max_connections) + u64::from(most_parting(max_connections))
+}
+
 /// The most memory with so many workers and connections; `per_socket` is what the kernel allows each.
 pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u64) -> Memory {
-    // Those that have our FIN take memory as well.
-    let connections = u64::from(max_connections) + u64::from(most_parting(max_connections));
+    let connections = all_connections(max_connections);
     Memory {
         ours: PROGRAM_MEMORY
             .saturating_add(config.buffer_memory)
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
+            .saturating_add(sealing_workers(config, workers) * SEALING_WORKER_MEMORY)
+            .saturating_add(packing_workers(config, workers) * PACKING_WORKER_MEMORY)
             .saturating_add(connections * CONNECTION_MEMORY)
             .saturating_add(sessions(config, connections) * SESSION_MEMORY)
             .saturating_add(packing(config, connections) * PACKING_MEMORY)
@@ -57,16 +70,32 @@ pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u
     }
 }
 
+fn speaks_tls(listener: &Listener) -> bool {
+    listener.tls.is_some()
+}
+
+fn compresses(listener: &Listener) -> bool {
+    listener.compression.method.is_some()
+}
+
+/// The workers that have to do with TLS: all, or none.
+fn sealing_workers(config: &Config, workers: u32) -> u64 {
+    u64::from(config.listeners.iter().any(speaks_tls)) * u64::from(workers)
+}
+
+/// The workers that have to do with compression: all, or none.
+fn packing_workers(config: &Config, workers: u32) -> u64 {
+    u64::from(config.listeners.iter().any(compresses)) * u64::from(workers)
+}
+
 /// Most connections that speak TLS, of so many.
 fn sessions(config: &Config, connections: u64) -> u64 {
-    most_of(config, connections, |listener| listener.tls.is_some())
+    most_of(config, connections, speaks_tls)
 }
 
 /// Most connections that compress, of so many.
 fn packing(config: &Config, connections: u64) -> u64 {
-    most_of(config, connections, |listener| {
-        listener.compression.method.is_some()
-    })
+    most_of(config, connections, compresses)
 }
 
 /// Most connections of some listeners, of so many.
@@ -126,8 +155,18 @@ pub(super) fn print_memory(
         rated(config),
         prefixes(config),
     );
-    let connections = max_connections.into();
+    let connections = all_connections(max_connections);
     for (count, what, each) in [
+        (
+            sealing_workers(config, workers),
+            "workers with TLS",
+            SEALING_WORKER_MEMORY,
+        ),
+        (
+            packing_workers(config, workers),
+            "workers with compression",
+            PACKING_WORKER_MEMORY,
+        ),
         (
             sessions(config, connections),
             "sessions of TLS",
@@ -223,9 +262,13 @@ mod tests {
         let (any, few) = (with(""), with("max_connections = 10"));
         let ours = |config: &Config| memory(config, 1, 100, 0).ours;
         assert_eq!(ours(&any) - ours(&few), (90 + 64) * SESSION_MEMORY);
-        assert_eq!(ours(&few) - ours(&Config::defaults()), 10 * SESSION_MEMORY);
+        assert_eq!(
+            ours(&few) - ours(&Config::defaults()),
+            SEALING_WORKER_MEMORY + 10 * SESSION_MEMORY
+        );
         let text = print_memory(&few, 2, 100, None);
-        assert!(text.contains(" + 10 sessions of TLS * 8KiB\n#"), "{text}");
+        let of_tls = " + 2 workers with TLS * 1MiB + 10 sessions of TLS * 8KiB\n#";
+        assert!(text.contains(of_tls), "{text}");
     }
 
     #[test]
@@ -236,10 +279,11 @@ mod tests {
         let connections = 100 + u64::from(most_parting(100));
         assert_eq!(
             memory(&config, 1, 100, 0).ours - plain,
-            connections * PACKING_MEMORY
+            PACKING_WORKER_MEMORY + connections * PACKING_MEMORY
         );
         let text = print_memory(&config, 1, 100, None);
-        assert!(text.contains(" + 100 that compress * 512B\n#"), "{text}");
+        let of_packing = " + 1 workers with compression * 2MiB + 164 that compress * 512B\n#";
+        assert!(text.contains(of_packing), "{text}");
     }
 
     #[test]
