@@ -96,20 +96,13 @@ impl Memory {
 
     /// Takes `size` bytes of the memory, or nothing if they are not there.
     pub fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
-        let size = size as u64;
-        self.take(size, self.limit()).then(|| Charge {
-            size,
-            memory: Arc::clone(self),
-        })
+        let mut charge = Charge::of_nothing(self);
+        charge.resize(size).then_some(charge)
     }
 
     /// Takes `size` bytes, if with them no more than `most` are in use.
     fn take(&self, size: u64, most: u64) -> bool {
-        // Nothing is always there, also where a lower bound came over what is in use.
-        let within = |used: u64| {
-            let all = used.checked_add(size)?;
-            (size == 0 || all <= most).then_some(all)
-        };
+        let within = |used: u64| used.checked_add(size).filter(|all| *all <= most);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
             .is_ok()
@@ -124,6 +117,14 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// One that counts nothing yet.
+    pub fn of_nothing(memory: &Arc<Memory>) -> Charge {
+        Charge {
+            size: 0,
+            memory: Arc::clone(memory),
+        }
+    }
+
     /// The bytes that it counts.
     pub fn size(&self) -> u64 {
         self.size
@@ -428,8 +429,8 @@ mod tests {
         assert!(charge.resize_within_half(9), "less is always there");
         assert_eq!((charge.size(), memory.used()), (9, 9));
         memory.set_limit(5);
-        assert!(memory.charge(0).is_some(), "nothing is always there");
-        assert!(memory.charge(1).is_none());
+        assert!(charge.resize(9), "what there is stays");
+        assert!(memory.charge(0).is_some() && memory.charge(1).is_none());
         drop(charge);
         assert_eq!(memory.used(), 0);
     }

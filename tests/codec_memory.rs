@@ -32,7 +32,7 @@ fn busy(method: Method, first: &[u8]) -> (Codec, usize) {
     codec.send(b"something");
     codec.flush();
     drop(codec.drain());
-    assert!(codec.is_active() && !codec.is_between());
+    assert!(codec.has_states() && !codec.is_between());
     (codec, needs)
 }
 

@@ -231,8 +231,7 @@ impl Codec {
     /// The first thing that is wrong is what is told.
     fn fail(&mut self, broken: Broken) {
         self.failure.get_or_insert(broken);
-        self.held = Vec::new();
-        self.at = 0;
+        self.forget_held();
     }
 
     /// What is wrong with the stream, if anything is.
@@ -292,6 +291,17 @@ impl Codec {
     pub fn close(&mut self) {
         self.flush();
         self.release();
+        self.forget_held();
+    }
+
+    /// Holds nothing any more, and has nothing more to say.
+    pub fn drop_all(&mut self) {
+        self.release();
+        self.forget_held();
+        self.packed = Vec::new();
+    }
+
+    fn forget_held(&mut self) {
         self.held = Vec::new();
         self.at = 0;
     }
@@ -302,6 +312,7 @@ impl Codec {
             self.pack(&[], End::Frame);
         }
         self.unflushed = 0;
+        self.release_packer();
     }
 
     fn pack(&mut self, plain: &[u8], end: End) {
@@ -321,6 +332,10 @@ impl Codec {
             Expander::Zstd(expander) => expander.release(),
             Expander::Gzip(expander) => expander.release(),
         }
+        self.release_packer();
+    }
+
+    fn release_packer(&mut self) {
         match &mut self.packer {
             Packer::Zstd(packer) => packer.release(),
             Packer::Gzip(packer) => packer.release(),
@@ -374,7 +389,7 @@ impl Codec {
 
     /// Does it then begin what no memory was asked for yet? If not, it goes on with a frame.
     pub fn begins(&self, said: &[u8]) -> bool {
-        !self.is_active() || self.next_window(said) > self.granted
+        !self.has_states() || self.next_window(said) > self.granted
     }
 
     /// The window of the frame that begins with what waits and what the peer said; 0: none does, or it is refused.
@@ -412,7 +427,7 @@ impl Codec {
     }
 
     /// Are states there? They are not before a frame, nor after it.
-    pub fn is_active(&self) -> bool {
+    pub fn has_states(&self) -> bool {
         self.states_memory() > 0
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
-use crate::compression::{BEGINNING_MAX, INPUT_MAX, Terms};
+use crate::compression::Terms;
 use crate::config::{ByteRate, Pressure};
 use crate::service::Service;
 use crate::tick::Tick;
@@ -143,16 +143,6 @@ impl Limits {
     #[inline(always)]
     pub(super) fn counts_bytes(&self) -> bool {
         self.max_bytes != u64::MAX || self.rates.chunk != u32::MAX
-    }
-
-    /// Most bytes of one receive: what is compressed is kept until it is expanded, and before a frame, which may have to
-    /// wait for its memory, that is less than within one.
-    pub(super) fn receive(&self, is_in_frame: bool) -> u32 {
-        match self.compression {
-            Some(_) if is_in_frame => self.piece().min(INPUT_MAX),
-            Some(_) => self.piece().min(BEGINNING_MAX),
-            None => self.piece(),
-        }
     }
 
     /// Most bytes that are answered at a time: at a rate few, so that a pause is short.

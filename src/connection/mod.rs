@@ -122,7 +122,7 @@ impl Connection {
     /// A connection that has just been accepted.
     pub fn new(turn: &Turn<'_>) -> Connection {
         let mut connection = Connection {
-            outbox: Outbox::with_room(turn.limits.receive(false)),
+            outbox: Outbox::default(),
             layers: Layers::of(turn.limits),
             received: 0,
             sent: 0,
@@ -136,9 +136,10 @@ impl Connection {
             peer_closed: false,
             is_asked: false,
             reason: Reason::Done,
-            todo: todo::RECEIVE,
+            todo: 0,
         };
         connection.answers = connection.is_bare();
+        connection.settle_room(turn.limits);
         // Its source may have a debt already.
         connection.pace(0, turn);
         connection
@@ -394,6 +395,7 @@ impl Connection {
         self.answers = false;
         self.reason = reason;
         self.outbox.clear();
+        self.drop_packing();
         self.watch = None;
         self.todo = todo::CLOSE | if reset { todo::RESET } else { 0 };
     }

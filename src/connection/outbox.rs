@@ -28,14 +28,6 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Nothing is owed, and so much may be received at a time.
-    pub fn with_room(room: u32) -> Outbox {
-        Outbox {
-            room,
-            ..Outbox::default()
-        }
-    }
-
     /// Bytes that the peer has yet to take, in flight or waiting.
     #[inline]
     pub fn owed(&self) -> u32 {
@@ -121,12 +113,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Lets everything go: the connection is over. How much it was stays known, for what is still in flight.
+    /// Forgets everything: the connection is over.
     pub fn clear(&mut self) {
-        *self = Outbox {
-            owed: self.owed,
-            ..Outbox::default()
-        };
+        *self = Outbox::default();
     }
 }
 

@@ -19,7 +19,7 @@ impl Connection {
         let is_over = self.is_owed_much(limits) && (self.outbox.room == 0 || owed >= high);
         let answers = self.echoes();
         let is_expanding = self.is_expanding();
-        let most = limits.receive(self.is_in_frame());
+        let most = limits.piece().min(self.most_packed());
         if is_expanding && self.may_expand(limits) {
             self.ask_for_a_turn();
         }

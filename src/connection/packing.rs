@@ -1,6 +1,6 @@
 //! The connection of a peer that compresses: what it says is expanded first, what it is told is packed.
 //!
-//! A little input may be a lot of bytes. So at most [`EXPANDED`] of them are made in a turn, nothing is received while
+//! A little input may be a lot of bytes. So at most [`EXPANDED`] of them are made at a time, nothing is received while
 //! some are still to come, and none are made while the peer is owed too much or a rate pauses it. What it is told is
 //! readable for the peer when its input pauses: after a turn in which nothing came, so that many small pieces share
 //! one flush. The library's states are large; they are counted as buffers are, and begin only where half of the
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use super::{Connection, ENDING, Limits, Reason, State, Turn, todo};
 use crate::buffer::{Charge, Memory};
-use crate::compression::{Codec, Method, Terms};
+use crate::compression::{BEGINNING_MAX, Codec, INPUT_MAX, Method, Terms};
 use crate::tick::Tick;
 
-/// Most plain bytes of one turn.
+/// Most plain bytes that are made at a time.
 const EXPANDED: u32 = 128 * 1024;
 
 /// How often one who waits for memory looks whether there is some: after a quarter of the time that it has waited, and up
@@ -97,9 +97,7 @@ impl Packing {
     /// Takes the memory that going on may need. `false`: it is not there.
     fn reserve(&mut self, said: &[u8], memory: &Arc<Memory>) -> bool {
         let (needs, begins) = (self.codec.needs(said), self.codec.begins(said));
-        let Some(charge) = self.charge_of(memory) else {
-            return false;
-        };
+        let charge = self.charge_of(memory);
         let is_there = charge.size() >= needs as u64
             || match begins {
                 true => charge.resize_within_half(needs),
@@ -114,15 +112,13 @@ impl Packing {
 
     /// Has what it holds counted. `false`: there is no memory for it.
     pub(super) fn account(&mut self, memory: &Arc<Memory>) -> bool {
-        let (held, is_active) = (self.codec.memory(), self.codec.is_active());
-        if held == 0 && !is_active {
+        let (held, is_reserved) = (self.codec.memory(), self.codec.has_states());
+        if held == 0 {
             self.charge = None;
             return true;
         }
-        let Some(charge) = self.charge_of(memory) else {
-            return false;
-        };
-        is_active && charge.size() >= held as u64 || charge.resize(held)
+        let charge = self.charge_of(memory);
+        is_reserved && charge.size() >= held as u64 || charge.resize(held)
     }
 
     /// Its progress in a frame counts from here on.
@@ -135,11 +131,9 @@ impl Packing {
         self.wire.received + self.wire.sent
     }
 
-    fn charge_of(&mut self, memory: &Arc<Memory>) -> Option<&mut Charge> {
-        if self.charge.is_none() {
-            self.charge = memory.charge(0);
-        }
-        self.charge.as_mut()
+    fn charge_of(&mut self, memory: &Arc<Memory>) -> &mut Charge {
+        self.charge
+            .get_or_insert_with(|| Charge::of_nothing(memory))
     }
 }
 
@@ -159,10 +153,22 @@ impl Connection {
             .is_some_and(|packing| packing.codec.has_more())
     }
 
-    /// Is there the memory of a frame?
-    pub(super) fn is_in_frame(&self) -> bool {
-        self.packing()
-            .is_some_and(|packing| packing.codec.is_active())
+    /// Most bytes of one receive: what is compressed is kept until it is expanded, and before a frame, which may have to
+    /// wait for its memory, that is less than within one.
+    pub(super) fn most_packed(&self) -> u32 {
+        match self.packing() {
+            Some(packing) if packing.codec.has_states() => INPUT_MAX,
+            Some(_) => BEGINNING_MAX,
+            None => u32::MAX,
+        }
+    }
+
+    /// It is over: nothing is expanded or packed any more.
+    pub(super) fn drop_packing(&mut self) {
+        if let Some(packing) = self.packing_mut() {
+            packing.codec.drop_all();
+            packing.charge = None;
+        }
     }
 
     /// Compressed bytes came, out of TLS if there is any.
@@ -176,8 +182,8 @@ impl Connection {
     /// Expands what waits and what the peer said, as far as it may now, and answers it.
     fn expand(&mut self, said: &[u8], turn: &Turn<'_>) {
         let may = self.may_expand(turn.limits);
-        let free = turn.limits.buffer.saturating_sub(self.outbox.owed());
-        let room = free.min(turn.limits.piece()).min(EXPANDED) as usize;
+        let room = self.free(turn.limits).min(turn.limits.piece());
+        let room = room.min(EXPANDED) as usize;
         let Some(packing) = self.packing_mut() else {
             return;
         };
@@ -197,9 +203,9 @@ impl Connection {
             if waits_for_memory {
                 return self.wait_for_memory(turn);
             }
-            return self.settle_room(turn.limits);
+            return self.settle_expanding(turn);
         }
-        let begins = !packing.codec.is_active();
+        let begins = !packing.codec.has_states();
         if begins {
             packing.mark(turn.now);
         }
@@ -224,9 +230,19 @@ impl Connection {
         is_there
     }
 
-    /// May it be expanded now? Who is owed so little that it may has room for what comes of it.
+    /// May it be expanded now? There is room then for what comes of it.
     pub(super) fn may_expand(&self, limits: &Limits) -> bool {
-        self.state == State::Open && !self.is_paused() && !self.is_owed_much(limits)
+        let is_ready = self.state == State::Open && !self.is_paused();
+        is_ready && !self.is_owed_much(limits) && self.free(limits) > 0
+    }
+
+    /// Plain bytes that it may be owed besides those that it is, and those that wait for a flush.
+    fn free(&self, limits: &Limits) -> u32 {
+        let unflushed = self
+            .packing()
+            .map_or(0, |packing| packing.codec.unflushed());
+        let free = limits.buffer.saturating_sub(self.outbox.owed());
+        free.saturating_sub(u32::try_from(unflushed).unwrap_or(u32::MAX))
     }
 
     /// There is no memory: it tries again in a while.
@@ -260,7 +276,7 @@ impl Connection {
     /// When its progress in a frame is judged.
     pub(super) fn frame_judged(&self) -> Tick {
         match self.packing() {
-            Some(packing) if packing.codec.is_active() => packing.marked + PROGRESS.1,
+            Some(packing) if packing.codec.has_states() => packing.marked + PROGRESS.1,
             _ => Tick::NEVER,
         }
     }
@@ -292,13 +308,13 @@ impl Connection {
 
     /// The turn has come that was waited for.
     pub(super) fn go_on_expanding(&mut self, turn: &Turn<'_>) {
-        let (is_open, is_paused) = (self.state == State::Open, self.is_paused());
+        let (is_open, may) = (self.state == State::Open, self.may_expand(turn.limits));
         let Some(packing) = self.packing_mut().filter(|_| is_open) else {
             return;
         };
         let is_quiet = !std::mem::take(&mut packing.has_heard);
         packing.turns = packing.turns.saturating_add(1);
-        if packing.codec.has_more() && !is_paused {
+        if packing.codec.has_more() && may {
             return self.expand(&[], turn);
         }
         if is_quiet || packing.turns >= TURNS {
@@ -316,7 +332,7 @@ impl Connection {
         if self.state != State::Open || !self.account(turn) {
             return;
         }
-        let is_paused = self.is_paused();
+        let may = self.may_expand(turn.limits);
         let Some(packing) = self.packing_mut() else {
             return;
         };
@@ -327,8 +343,8 @@ impl Connection {
         if packing.is_ended && !has_more {
             return self.end_input(turn);
         }
-        // What a rate lets through is not kept back for what it does not.
-        if packing.codec.wants_flush() && (is_paused || !has_more) {
+        // What may be said is not kept back for what may not be expanded yet.
+        if packing.codec.wants_flush() && !(has_more && may) {
             self.ask_for_a_turn();
         }
         self.settle_room(turn.limits);

@@ -14,7 +14,7 @@ impl Connection {
     pub fn handle_opened(&mut self, words: &[u8], turn: &Turn<'_>) {
         if self.service.is_endless() {
             self.go_on_after_words(turn);
-            return self.handle_again(turn);
+            return self.speak_on(turn);
         }
         let allowed = self.left(turn).min(words.len() as u64);
         // At most their length.
@@ -45,9 +45,13 @@ impl Connection {
     pub fn handle_again(&mut self, turn: &Turn<'_>) {
         self.is_asked = false;
         self.go_on_expanding(turn);
-        if !self.service.is_endless() {
-            return;
+        if self.service.is_endless() {
+            self.speak_on(turn);
         }
+    }
+
+    /// Says the next chunk of what never ends, if it may.
+    fn speak_on(&mut self, turn: &Turn<'_>) {
         // One that a rate pauses is told again when the pause ends.
         let is_open = self.state == State::Open && !self.awaits_header() && !self.is_handshaking();
         if !is_open || self.outbox.owed() > 0 || self.is_paused() {

@@ -22,6 +22,8 @@ fn who_finds_no_memory_waits_for_it_and_not_for_ever() {
     let mut looks = 0;
     while peer.connection.reason() == Reason::Done {
         let (now, due) = (peer.now, peer.deadline());
+        let before = Tick(due.0 - 1);
+        assert!(peer.memory.is_missed(before), "others know that it waits");
         let wants = peer.wait(due.0 - now.0);
         turns(&mut peer, wants);
         looks += 1;
@@ -127,7 +129,7 @@ fn what_we_say_by_ourselves_takes_no_memory_that_is_not_counted() {
             peer.again();
         }
         let codec = &peer.connection.packing().expect("compressed").codec;
-        assert!(!codec.is_active());
+        assert!(!codec.has_states());
         let waits = u64::from(peer.connection.owed());
         assert!(peer.memory.used() <= waits * 2 + 1024, "{takes}");
     }

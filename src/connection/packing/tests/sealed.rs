@@ -8,17 +8,17 @@ use super::*;
 use crate::tls::tests::{client, identity};
 
 /// A peer that speaks TLS as well.
-struct Sealed {
-    peer: Peer,
-    client: ClientConnection,
+pub(super) struct Sealed {
+    pub(super) peer: Peer,
+    pub(super) client: ClientConnection,
     /// How much of what it took it has opened, what that was, and whether it was the end.
     opened: usize,
-    heard: Vec<u8>,
-    is_told_the_end: bool,
+    pub(super) heard: Vec<u8>,
+    pub(super) is_told_the_end: bool,
 }
 
 impl Sealed {
-    fn new(change: impl FnOnce(&mut Limits)) -> Sealed {
+    pub(super) fn new(change: impl FnOnce(&mut Limits)) -> Sealed {
         let mut limits = Limits {
             compression: Some(TERMS),
             tls: Some(Arc::clone(&identity().0)),
@@ -38,7 +38,7 @@ impl Sealed {
     }
 
     /// What it has to say.
-    fn sealed(&mut self) -> Vec<u8> {
+    pub(super) fn sealed(&mut self) -> Vec<u8> {
         let mut sealed = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut sealed).expect("a Vec takes all");
@@ -47,7 +47,7 @@ impl Sealed {
     }
 
     /// Says it, if it is listened to, and has its turns.
-    fn speak(&mut self) {
+    pub(super) fn speak(&mut self) {
         let sealed = match self.peer.room {
             0 => Vec::new(),
             _ => self.sealed(),
@@ -180,4 +180,47 @@ fn what_came_before_the_only_words_is_not_kept() {
     sealed.peer.opens(b"now");
     let session = sealed.peer.connection.session_mut();
     assert!(session.expect("TLS").held().is_empty());
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_expanded_once() {
+    let mut sealed = Sealed::new(|limits| limits.service = Service::Chargen);
+    sealed.speak();
+    let bomb = packed(&vec![7; 1 << 20]);
+    sealed.client.writer().write_all(&bomb).expect("room");
+    let finished = sealed.sealed();
+    let wants = sealed.peer.says(&finished);
+    assert!(wants.iter().any(|want| matches!(want, Want::Greet)));
+    sealed.peer.opens(b"");
+    assert_eq!(sealed.peer.connection.received(), u64::from(EXPANDED));
+}
+
+#[test]
+fn a_pause_that_ends_during_the_handshake_is_no_second_reason_to_speak() {
+    let mut sealed = Sealed::new(|limits| {
+        rated(100_000_000)(limits);
+        limits.service = Service::Chargen;
+        limits.compression = None;
+    });
+    let (rate, bucket) = sealed.peer.limits.rates.total.clone().expect("a rate");
+    let agains = |wants: Vec<Want>| {
+        let agains = wants.iter().filter(|want| matches!(want, Want::Again));
+        agains.count()
+    };
+    sealed.speak();
+    // Others use up what there is, and it comes back before the handshake ends.
+    bucket.charge(rate, 20_000_000, sealed.peer.now);
+    let turn = |connection: &mut Connection, turn: &Turn<'_>| connection.pace(0, turn);
+    let mut asked = agains(sealed.peer.tells(turn));
+    let due = sealed.peer.deadline().since(sealed.peer.now);
+    let ms = u64::try_from(due.as_millis()).expect("short");
+    asked += agains(sealed.peer.wait(ms));
+    sealed.peer.wait(1000);
+    let finished = sealed.sealed();
+    asked += agains(sealed.peer.says(&finished));
+    asked += agains(sealed.peer.opens(b""));
+    for _ in 0..10 {
+        assert_eq!(asked, 1);
+        asked = agains(sealed.peer.again());
+    }
 }
