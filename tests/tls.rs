@@ -643,3 +643,21 @@ fn a_drain_ends_with_a_close_notify() {
     drop(shaking);
     assert_eq!(daemon.wait_exit().code(), Some(0));
 }
+
+#[test]
+fn a_drain_does_not_wait_for_those_who_do_not_close() {
+    let ca = Ca::new();
+    ca.put("one", ca.made(&["echo.example"]));
+    let config = ca.config(&["one"], "", "");
+    let mut daemon = Daemon::start(&format!(
+        "drain_idle = \"200ms\"\ndrain_timeout = \"60s\"\n{config}"
+    ));
+    let mut idle = Peer::begin(&daemon, ca.client(&version::TLS13));
+    idle.echo(b"hello");
+    let told = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
+    ended(&daemon, idle.local(), &["reason=drain"]);
+}

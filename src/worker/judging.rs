@@ -4,7 +4,6 @@
 use super::{Worker, find};
 use crate::connection::Connection;
 use crate::driver::Driver;
-use crate::tick::Tick;
 
 /// Most deadlines judged, and connections asked again after a reload, in one turn.
 const JUDGED: u32 = 256;
@@ -34,14 +33,14 @@ impl<D: Driver> Worker<D> {
             return;
         };
         let now = self.now;
-        let mut deadline = Tick::NEVER;
         self.step(token, |connection, turn| {
             if connection.deadline(turn.limits) <= now {
                 connection.handle_timeout(turn);
             }
-            deadline = connection.deadline(turn.limits);
         });
-        if self.table.get_mut(token).is_some() {
+        // Only now: what it wanted, a send, may have been done at once, and made it another.
+        if let Some((entry, local)) = find(&mut self.table, &self.listeners, token) {
+            let deadline = entry.connection.deadline(&local.limits);
             self.deadlines.set(place, deadline);
         }
     }
