@@ -54,7 +54,10 @@ impl Record {
     /// Did the peer send nothing and leave? A port scan or a health check, most likely; unless it came for
     /// what a service says by itself.
     pub fn is_empty(&self) -> bool {
-        self.received == 0 && self.sent == 0 && matches!(self.reason, Reason::Done | Reason::Reset)
+        let is_silent = self.received == 0 && self.sent == 0;
+        let is_packed = |packed: &Box<Packed>| packed.wire.received > 0;
+        let has_packed = self.packed.as_ref().is_some_and(is_packed);
+        is_silent && !has_packed && matches!(self.reason, Reason::Done | Reason::Reset)
     }
 
     /// What it says.
@@ -273,6 +276,16 @@ mod tests {
             ..left(Reason::Done, 0)
         };
         assert!(!told.is_empty(), "it came for the time");
+        let mut packed = left(Reason::Done, 0);
+        let wire = |received| Wire { received, sent: 0 };
+        for (received, is_empty) in [(0, true), (1, false)] {
+            packed.packed = Some(Box::new(Packed {
+                method: Method::Zstd,
+                wire: wire(received),
+                cause: None,
+            }));
+            assert_eq!(packed.is_empty(), is_empty);
+        }
         assert_eq!(
             left(Reason::Done, 0).event(PeerForm::Full, true).kind,
             &kind::CONNECTION_EMPTY
