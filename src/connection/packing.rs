@@ -205,16 +205,18 @@ impl Connection {
             }
             return self.settle_expanding(turn);
         }
-        let begins = !packing.codec.has_states();
+        let (begins, was_expanding) = (!packing.codec.has_states(), packing.codec.has_more());
         if begins {
             packing.mark(turn.now);
         }
         let mut plain = SCRATCH.take();
         plain.resize(EXPANDED as usize, 0);
         let count = packing.codec.expand(said, &mut plain[..room]);
-        if begins {
+        if begins || was_expanding && !packing.codec.has_more() {
             self.todo |= todo::DEADLINE;
         }
+        // It has not been silent while we were busy with what it said.
+        self.heard = turn.now;
         self.answer_plain(&plain[..count], turn);
         SCRATCH.set(plain);
         self.settle_expanding(turn);

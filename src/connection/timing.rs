@@ -33,7 +33,7 @@ impl Connection {
             State::Open if self.is_unheard() && now >= self.unheard(limits) => {
                 self.end(Reason::FirstByte, now + ENDING, turn);
             }
-            State::Open if !self.is_behind() && now >= self.quiet(limits.idle) => {
+            State::Open if !self.is_busy() && now >= self.quiet(limits.idle) => {
                 self.end(Reason::Idle, now + ENDING, turn);
             }
             State::Open if now >= self.frame_judged() => self.judge_frame(turn),
@@ -57,7 +57,7 @@ impl Connection {
     /// The next moment at which [`Connection::handle_timeout`] has something to do. Asked when a timer
     /// fires, so that a message costs none.
     pub fn deadline(&self, limits: &Limits) -> Tick {
-        let idle = if self.is_behind() {
+        let idle = if self.is_busy() {
             Tick::NEVER
         } else {
             self.quiet(limits.idle)
@@ -109,6 +109,11 @@ impl Connection {
         timeout.map_or(Tick::NEVER, |timeout| self.opened + timeout)
     }
 
+    /// Is there something to do for its peer, who may well be silent meanwhile?
+    fn is_busy(&self) -> bool {
+        self.is_behind() || self.is_expanding()
+    }
+
     /// So long after the last byte in either direction.
     pub(super) fn quiet(&self, timeout: Option<Duration>) -> Tick {
         let since = self.listened().max(self.progress());
@@ -146,7 +151,7 @@ impl Connection {
             // It would never end by itself, nor be idle: at once.
             return self.opened;
         }
-        if !self.is_behind() && self.state == State::Open {
+        if !self.is_busy() && self.state == State::Open {
             drain.until.min(self.quiet(Some(drain.idle)))
         } else {
             drain.until

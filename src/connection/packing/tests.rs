@@ -9,7 +9,7 @@ use crate::bucket::Rate;
 use crate::compression::{BEGINNING_MAX, Broken, INPUT_MAX};
 use crate::config::ByteRate;
 use crate::connection::tests::{Peer, limits};
-use crate::connection::{Limits, PARTING, Want};
+use crate::connection::{Drain, Limits, PARTING, Want};
 use crate::service::Service;
 
 const TERMS: Terms = Terms {
@@ -361,4 +361,26 @@ fn a_closed_connection_holds_nothing() {
     assert!(peer.memory.used() > 1 << 20);
     peer.tells(|connection, _| connection.handle_stop());
     assert_eq!(peer.memory.used(), 0);
+}
+
+#[test]
+fn who_is_silent_while_we_are_busy_with_what_it_said_is_not_idle() {
+    let second = Duration::from_secs(1);
+    let mut peer = peer(|limits| limits.idle = Some(second));
+    let whole = EXPANDED as usize * 4;
+    let mut wants = peer.says(&packed(&vec![7; whole]));
+    peer.limits.drain = Some(Drain {
+        idle: second,
+        parting: PARTING,
+        until: Tick(60_000),
+    });
+    while is_again(&wants) && peer.connection.is_expanding() {
+        peer.wait(5000);
+        assert_eq!(peer.connection.reason(), Reason::Done);
+        wants = peer.again();
+    }
+    assert!(wants.iter().any(|want| matches!(want, Want::Deadline)));
+    assert_eq!(peer.deadline(), peer.now + second, "from now on it is");
+    turns(&mut peer, wants);
+    assert_eq!(read(&mut peer).len(), whole);
 }
