@@ -39,6 +39,8 @@ pub struct Memory {
     /// When somebody last wanted some that was not there, and how often that was.
     missed: AtomicU64,
     misses: AtomicU32,
+    /// What is promised to somebody.
+    promised: AtomicU64,
 }
 
 impl Memory {
@@ -49,6 +51,7 @@ impl Memory {
             limit: AtomicU64::new(limit),
             missed: AtomicU64::new(0),
             misses: AtomicU32::new(0),
+            promised: AtomicU64::new(0),
         })
     }
 
@@ -77,6 +80,18 @@ impl Memory {
     pub fn is_missed(&self, now: Tick) -> bool {
         let missed = self.missed.load(Ordering::Relaxed);
         missed > 0 && now < Tick(missed) + MISSED
+    }
+
+    /// Promises `size` bytes of the half to one who waits, to be taken by [`Charge::resize_within_half`]: they are not
+    /// given to others. `None`: something is promised to somebody else, or the half has not so much.
+    pub fn promise(self: &Arc<Memory>, size: usize) -> Option<Promise> {
+        let size = size as u64;
+        let promised = &self.promised;
+        let is_ours = size <= self.limit() / 2
+            && promised
+                .compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        is_ours.then(|| Promise(Arc::clone(self)))
     }
 
     /// Most bytes that one receive may bring now: less when half of the memory is in use.
@@ -109,6 +124,16 @@ impl Memory {
     }
 }
 
+/// Bytes of a [`Memory`] that are kept for one who waits, until this is dropped.
+#[derive(Debug)]
+pub struct Promise(Arc<Memory>);
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.0.promised.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Bytes taken of a [`Memory`], given back when dropped.
 #[derive(Debug)]
 pub struct Charge {
@@ -135,9 +160,14 @@ impl Charge {
         self.resize_within(size as u64, self.memory.limit())
     }
 
-    /// The same; it grows only while no more than half of the memory is in use.
-    pub fn resize_within_half(&mut self, size: usize) -> bool {
-        self.resize_within(size as u64, self.memory.limit() / 2)
+    /// The same; it grows only while no more than half of the memory is in use, with what is promised to others.
+    pub fn resize_within_half(&mut self, size: usize, own: Option<&Promise>) -> bool {
+        let promised = match own {
+            Some(_) => 0,
+            None => self.memory.promised.load(Ordering::Relaxed),
+        };
+        let half = self.memory.limit() / 2;
+        self.resize_within(size as u64, half.saturating_sub(promised))
     }
 
     fn resize_within(&mut self, size: u64, most: u64) -> bool {
@@ -424,15 +454,30 @@ mod tests {
     fn a_charge_grows_as_far_as_there_is_memory_and_shrinks_at_will() {
         let memory = Memory::new(10);
         let mut charge = memory.charge(1).expect("one of ten fits");
-        assert!(charge.resize_within_half(5) && !charge.resize_within_half(6));
+        assert!(charge.resize_within_half(5, None) && !charge.resize_within_half(6, None));
         assert!(charge.resize(10) && !charge.resize(11));
-        assert!(charge.resize_within_half(9), "less is always there");
+        assert!(charge.resize_within_half(9, None), "less is always there");
         assert_eq!((charge.size(), memory.used()), (9, 9));
         memory.set_limit(5);
         assert!(charge.resize(9), "what there is stays");
         assert!(memory.charge(0).is_some() && memory.charge(1).is_none());
         drop(charge);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn what_is_promised_to_one_is_not_given_to_another() {
+        let memory = Memory::new(20);
+        let (mut one, mut other) = (Charge::of_nothing(&memory), Charge::of_nothing(&memory));
+        assert!(memory.promise(11).is_none(), "the half has ten");
+        let promise = memory.promise(6).expect("there is no other");
+        assert!(memory.promise(1).is_none());
+        assert!(other.resize_within_half(4, None) && !other.resize_within_half(5, None));
+        assert!(one.resize_within_half(6, Some(&promise)));
+        drop(promise);
+        one.resize(5);
+        assert!(other.resize_within_half(5, None));
+        assert!(memory.promise(1).is_some());
     }
 
     #[test]

@@ -263,8 +263,9 @@ impl Connection {
             self.flush_layers(turn);
         }
         if let Some(packing) = self.packing_mut() {
-            // It holds nothing any more.
+            // It holds nothing any more, and waits for nothing.
             packing.account(turn.memory);
+            packing.waits_no_more();
         }
     }
 

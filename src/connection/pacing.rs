@@ -75,6 +75,9 @@ impl Connection {
         self.until = Tick::NEVER;
         // Only from here on can it be heard.
         self.heard = turn.now;
+        if !self.may_expand(turn.limits) {
+            self.forget_waiting();
+        }
         self.settle_room(turn.limits);
         if self.service.is_endless() {
             self.ask_for_a_turn();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, ENDING, Limits, Reason, State, Turn, todo};
-use crate::buffer::{Charge, Memory};
+use crate::buffer::{Charge, Memory, Promise};
 use crate::compression::{BEGINNING_MAX, Codec, INPUT_MAX, Method, Terms};
 use crate::tick::Tick;
 
@@ -21,7 +21,11 @@ const EXPANDED: u32 = 128 * 1024;
 
 /// How often one who waits for memory looks whether there is some: after a quarter of the time that it has waited, and up
 /// to as much again, so that many who began to wait together do not all look together.
-const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(900)];
+const RETRY: [Duration; 2] = [Duration::from_millis(16), Duration::from_millis(160)];
+
+/// Who has waited for so long is promised what it needs, one at a time: those who need little, and find it at once, might
+/// leave no room for much for ever. Not sooner, since a promise keeps memory from all others until it is met.
+const LONG: Duration = Duration::from_secs(10);
 
 /// How long it does.
 const WAITING: Duration = Duration::from_secs(30);
@@ -66,8 +70,9 @@ pub(super) struct Packing {
     pub(super) wire: Wire,
     /// Counts what it holds; while a frame goes on, what that may come to.
     charge: Option<Charge>,
-    /// Since when it waits for memory.
+    /// Since when it waits for memory, and the promise of it, if that is long and nobody else has one.
     waits: Option<Tick>,
+    promise: Option<Promise>,
     /// Since when its progress in a frame is counted, and what the wire had carried before.
     marked: Tick,
     mark: u64,
@@ -86,6 +91,7 @@ impl Packing {
             wire: Wire::default(),
             charge: None,
             waits: None,
+            promise: None,
             marked: Tick(0),
             mark: 0,
             has_heard: false,
@@ -97,15 +103,17 @@ impl Packing {
     /// Takes the memory that going on may need. `false`: it is not there.
     fn reserve(&mut self, said: &[u8], memory: &Arc<Memory>) -> bool {
         let (needs, begins) = (self.codec.needs(said), self.codec.begins(said));
-        let charge = self.charge_of(memory);
+        let charge = self
+            .charge
+            .get_or_insert_with(|| Charge::of_nothing(memory));
         let is_there = charge.size() >= needs as u64
             || match begins {
-                true => charge.resize_within_half(needs),
+                true => charge.resize_within_half(needs, self.promise.as_ref()),
                 // Those that wait can have what it holds only when it has come to its end.
                 false => charge.resize(needs),
             };
         if is_there {
-            self.waits = None;
+            self.waits_no_more();
         }
         is_there
     }
@@ -117,7 +125,9 @@ impl Packing {
             self.charge = None;
             return true;
         }
-        let charge = self.charge_of(memory);
+        let charge = self
+            .charge
+            .get_or_insert_with(|| Charge::of_nothing(memory));
         is_reserved && charge.size() >= held as u64 || charge.resize(held)
     }
 
@@ -131,9 +141,8 @@ impl Packing {
         self.wire.received + self.wire.sent
     }
 
-    fn charge_of(&mut self, memory: &Arc<Memory>) -> &mut Charge {
-        self.charge
-            .get_or_insert_with(|| Charge::of_nothing(memory))
+    pub(super) fn waits_no_more(&mut self) {
+        (self.waits, self.promise) = (None, None);
     }
 }
 
@@ -168,6 +177,7 @@ impl Connection {
         if let Some(packing) = self.packing_mut() {
             packing.codec.drop_all();
             packing.charge = None;
+            packing.waits_no_more();
         }
     }
 
@@ -259,19 +269,25 @@ impl Connection {
         }
         // What came of the frames before this one is not kept back for it, nor is their memory.
         let wants_flush = packing.codec.wants_flush();
-        let turns = turn.memory.miss(turn.now) % SCATTER;
+        let before = turn.memory.miss(turn.now) % SCATTER;
+        if packing.promise.is_none() && turn.now >= since + LONG {
+            packing.promise = turn.memory.promise(packing.codec.needs(&[]));
+        }
         let [least, most] = RETRY;
-        let retry = (turn.now.since(since) / 4).clamp(least, most);
-        self.pause(turn.now + retry + retry * turns / SCATTER, turn);
+        let retry = match packing.promise {
+            Some(_) => least,
+            None => (turn.now.since(since) / 4).clamp(least, most),
+        };
+        self.pause(turn.now + retry + retry * before / SCATTER, turn);
         if wants_flush {
             self.ask_for_a_turn();
         }
     }
 
-    /// It waits for a rate: what it waited for memory before that does not count.
+    /// It waits for a rate or its peer: what it waited for memory before that does not count.
     pub(super) fn forget_waiting(&mut self) {
         if let Some(packing) = self.packing_mut() {
-            packing.waits = None;
+            packing.waits_no_more();
         }
     }
 
