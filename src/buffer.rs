@@ -7,13 +7,14 @@
 //! is what a service says to everybody: it is made once, belongs to no connection, and may wait for any number
 //! of peers. While a peer keeps up nothing is copied; an idle connection owns no block of any kind.
 
+mod memory;
+
+pub use memory::{Charge, Memory, Promise};
+
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::sys;
-use crate::tick::Tick;
 
 /// Most bytes of one receive, and the size of a worker's turn memory.
 pub const TURN_MEMORY: u32 = 512 * 1024;
@@ -27,168 +28,6 @@ pub const TIGHT_RECEIVE: u32 = 16 * 1024;
 
 /// The least kept block behind another: small pieces for a slow peer are gathered in it.
 pub const GATHER: u32 = 4096;
-
-/// Who waits for memory asks for it more often than that.
-const MISSED: Duration = Duration::from_secs(2);
-
-/// `buffer_memory`, shared by all workers: what is in use, and the bound on it.
-#[derive(Debug)]
-pub struct Memory {
-    used: AtomicU64,
-    limit: AtomicU64,
-    /// When somebody last wanted some that was not there, and how often that was.
-    missed: AtomicU64,
-    misses: AtomicU32,
-    /// What is promised to somebody.
-    promised: AtomicU64,
-}
-
-impl Memory {
-    /// No memory in use, and at most `limit` bytes of it.
-    pub fn new(limit: u64) -> Arc<Memory> {
-        Arc::new(Memory {
-            used: AtomicU64::new(0),
-            limit: AtomicU64::new(limit),
-            missed: AtomicU64::new(0),
-            misses: AtomicU32::new(0),
-            promised: AtomicU64::new(0),
-        })
-    }
-
-    /// Replaces the bound. What is in use above a lower one is given back as its peers take it.
-    pub fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// The bound.
-    pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// Bytes in use.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Somebody waits for memory that is not there. Answers how often that was so before; the count begins anew at 2^32.
-    pub fn miss(&self, now: Tick) -> u32 {
-        self.missed.store(now.0.max(1), Ordering::Relaxed);
-        self.misses.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Does somebody, or did a moment ago?
-    pub fn is_missed(&self, now: Tick) -> bool {
-        let missed = self.missed.load(Ordering::Relaxed);
-        missed > 0 && now < Tick(missed) + MISSED
-    }
-
-    /// Promises `size` bytes of the half to one who waits, to be taken by [`Charge::resize_within_half`]: they are not
-    /// given to others. `None`: something is promised to somebody else, or the half has not so much.
-    pub fn promise(self: &Arc<Memory>, size: usize) -> Option<Promise> {
-        let size = size as u64;
-        let promised = &self.promised;
-        let is_ours = size <= self.limit() / 2
-            && promised
-                .compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        is_ours.then(|| Promise(Arc::clone(self)))
-    }
-
-    /// Most bytes that one receive may bring now: less when half of the memory is in use.
-    #[inline]
-    pub fn room(&self) -> u32 {
-        if self.used() > self.limit() / 2 {
-            TIGHT_RECEIVE
-        } else {
-            TURN_MEMORY
-        }
-    }
-
-    /// Is so much in use, seven eighths, that no new peer should come in?
-    pub fn is_full(&self) -> bool {
-        self.used() > self.limit() / 8 * 7
-    }
-
-    /// Takes `size` bytes of the memory, or nothing if they are not there.
-    pub fn charge(self: &Arc<Memory>, size: usize) -> Option<Charge> {
-        let mut charge = Charge::of_nothing(self);
-        charge.resize(size).then_some(charge)
-    }
-
-    /// Takes `size` bytes, if with them no more than `most` are in use.
-    fn take(&self, size: u64, most: u64) -> bool {
-        let within = |used: u64| used.checked_add(size).filter(|all| *all <= most);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
-            .is_ok()
-    }
-}
-
-/// Bytes of a [`Memory`] that are kept for one who waits, until this is dropped.
-#[derive(Debug)]
-pub struct Promise(Arc<Memory>);
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.0.promised.store(0, Ordering::Relaxed);
-    }
-}
-
-/// Bytes taken of a [`Memory`], given back when dropped.
-#[derive(Debug)]
-pub struct Charge {
-    size: u64,
-    memory: Arc<Memory>,
-}
-
-impl Charge {
-    /// One that counts nothing yet.
-    pub fn of_nothing(memory: &Arc<Memory>) -> Charge {
-        Charge {
-            size: 0,
-            memory: Arc::clone(memory),
-        }
-    }
-
-    /// The bytes that it counts.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Has it count `size` bytes. `false`: they are not there, and it counts what it did.
-    pub fn resize(&mut self, size: usize) -> bool {
-        self.resize_within(size as u64, self.memory.limit())
-    }
-
-    /// The same; it grows only while no more than half of the memory is in use, with what is promised to others.
-    pub fn resize_within_half(&mut self, size: usize, own: Option<&Promise>) -> bool {
-        let promised = match own {
-            Some(_) => 0,
-            None => self.memory.promised.load(Ordering::Relaxed),
-        };
-        let half = self.memory.limit() / 2;
-        self.resize_within(size as u64, half.saturating_sub(promised))
-    }
-
-    fn resize_within(&mut self, size: u64, most: u64) -> bool {
-        match size.checked_sub(self.size) {
-            Some(more) if more > 0 && !self.memory.take(more, most) => return false,
-            Some(_) => {}
-            None => {
-                let less = self.size - size;
-                self.memory.used.fetch_sub(less, Ordering::Relaxed);
-            }
-        }
-        self.size = size;
-        true
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.memory.used.fetch_sub(self.size, Ordering::Relaxed);
-    }
-}
 
 /// Memory that buffers are ranges of.
 #[derive(Debug)]
@@ -448,44 +287,6 @@ mod tests {
         drop(ten);
         assert!(filled(&mut turn, &[7; 11]).keep(&memory).is_none());
         assert_eq!(memory.used(), 0);
-    }
-
-    #[test]
-    fn a_charge_grows_as_far_as_there_is_memory_and_shrinks_at_will() {
-        let memory = Memory::new(10);
-        let mut charge = memory.charge(1).expect("one of ten fits");
-        assert!(charge.resize_within_half(5, None) && !charge.resize_within_half(6, None));
-        assert!(charge.resize(10) && !charge.resize(11));
-        assert!(charge.resize_within_half(9, None), "less is always there");
-        assert_eq!((charge.size(), memory.used()), (9, 9));
-        memory.set_limit(5);
-        assert!(charge.resize(9), "what there is stays");
-        assert!(memory.charge(0).is_some() && memory.charge(1).is_none());
-        drop(charge);
-        assert_eq!(memory.used(), 0);
-    }
-
-    #[test]
-    fn what_is_promised_to_one_is_not_given_to_another() {
-        let memory = Memory::new(20);
-        let (mut one, mut other) = (Charge::of_nothing(&memory), Charge::of_nothing(&memory));
-        assert!(memory.promise(11).is_none(), "the half has ten");
-        let promise = memory.promise(6).expect("there is no other");
-        assert!(memory.promise(1).is_none());
-        assert!(other.resize_within_half(4, None) && !other.resize_within_half(5, None));
-        assert!(one.resize_within_half(6, Some(&promise)));
-        drop(promise);
-        one.resize(5);
-        assert!(other.resize_within_half(5, None));
-        assert!(memory.promise(1).is_some());
-    }
-
-    #[test]
-    fn memory_is_missed_while_somebody_asks_and_for_two_seconds_more() {
-        let memory = Memory::new(10);
-        assert!(!memory.is_missed(Tick(0)));
-        memory.miss(Tick(0));
-        assert!(memory.is_missed(Tick(2000)) && !memory.is_missed(Tick(2001)));
     }
 
     #[test]

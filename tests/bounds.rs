@@ -2,6 +2,8 @@
 //!
 //! All of 127.0.0.0/8 is this host's, so a peer chooses its source by the address that it binds.
 
+#[path = "support/kernel.rs"]
+mod kernel;
 #[path = "support/peers.rs"]
 mod peers;
 mod support;
@@ -210,12 +212,12 @@ fn under_pressure_a_source_has_its_share_and_whoever_drips_is_slow() {
     daemon.wait_line("reason=slow");
 }
 
-/// The most memory that a process has had, in bytes.
-fn most_memory(daemon: &Daemon) -> u64 {
+/// The memory that a process has, by its key in proc_pid_status(5), in bytes.
+fn memory(daemon: &Daemon, key: &str) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("a process");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let value = status.lines().find_map(|line| line.strip_prefix(key));
+    let kib = value.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.expect("a size") * 1024
 }
 
@@ -243,9 +245,41 @@ fn peers_that_never_read_take_no_more_memory_than_check_says() {
     let config =
         Config::parse(&support::completed(&text), std::path::Path::new("x.toml")).expect("valid");
     let ceiling = echod::config::memory(&config, 2, 400, 0).ours;
-    let peak = most_memory(&daemon);
+    let peak = memory(&daemon, "VmHWM:");
     assert!(peak <= ceiling, "{peak} of {ceiling}");
     assert!(peak >= 16 << 20, "{peak}: the buffers were not used");
+}
+
+#[test]
+fn memory_is_the_kernels_again_when_its_peers_are_gone() {
+    let daemon = Daemon::start(&format!(
+        "workers = 1\nmax_connections = 400\nbuffer_memory = \"64MiB\"\npressure.above = \"off\"\n{LISTENER}tcp.send_buffer = \"16KiB\"\n"
+    ));
+    let before = memory(&daemon, "VmRSS:");
+    // None of them reads, and each says a little in turn, so that what is kept for them lies in small pieces side by side.
+    let mut streams: Vec<_> = (0..200).map(|_| connect(daemon.addr())).collect();
+    let at_once = |stream: &TcpStream| stream.set_nonblocking(true);
+    streams
+        .iter()
+        .map(at_once)
+        .for_each(|set| set.expect("set"));
+    let is_used = || memory(&daemon, "VmRSS:") > before + (24 << 20);
+    kernel::wait_until("its memory is used", || {
+        for mut stream in &streams {
+            // Nothing is taken of one who is owed its bound.
+            let _ = stream.write(&[7; 4000]);
+        }
+        is_used()
+    });
+    // One in ten stays, with its pieces between those of the others.
+    let mut number = 0;
+    streams.retain(|_| {
+        number += 1;
+        number % 10 == 0
+    });
+    kernel::wait_until("it is returned", || {
+        memory(&daemon, "VmRSS:") < before + (12 << 20)
+    });
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub const PROGRAM_MEMORY: u64 = 24 << 20;
 /// reload replaces them.
 pub const PREFIX_MEMORY: u64 = 400;
 
+/// Which share of `buffer_memory` lies in holes between its blocks at most, before free memory is returned to the kernel.
+const HOLES: u64 = 4;
+
 /// The most memory that a configuration allows, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -58,6 +61,7 @@ pub fn memory(config: &Config, workers: u32, max_connections: u32, per_socket: u
     Memory {
         ours: PROGRAM_MEMORY
             .saturating_add(config.buffer_memory)
+            .saturating_add(config.buffer_memory / HOLES)
             .saturating_add(u64::from(workers) * worker_memory(config.engine))
             .saturating_add(sealing_workers(config, workers) * SEALING_WORKER_MEMORY)
             .saturating_add(packing_workers(config, workers) * PACKING_WORKER_MEMORY)
@@ -141,7 +145,7 @@ pub(super) fn print_memory(
 ) -> String {
     let figures = memory(config, workers, max_connections, per_socket.unwrap_or(0));
     let mut out = format!(
-        "# memory, at most: {} of our own\n#   = program {} + buffer_memory {} + {workers} workers * {} ({}) + ({max_connections} + {} parting) connections * {CONNECTION_MEMORY}B + {} rated listeners * {IDLE_MAX} sources * {SOURCE_MEMORY}B + {} prefixes * {PREFIX_MEMORY}B\n",
+        "# memory, at most: {} of our own\n#   = program {} + buffer_memory {} and a quarter for holes in it + {workers} workers * {} ({}) + ({max_connections} + {} parting) connections * {CONNECTION_MEMORY}B + {} rated listeners * {IDLE_MAX} sources * {SOURCE_MEMORY}B + {} prefixes * {PREFIX_MEMORY}B\n",
         about(figures.ours),
         write_size(PROGRAM_MEMORY),
         write_size(config.buffer_memory),
@@ -215,7 +219,7 @@ mod tests {
         assert_eq!(
             memory(&config, 4, 10_000, 10 << 20),
             Memory {
-                ours: (24 << 20) + (256 << 20) + 4 * (512 << 10) + 11_250 * 650,
+                ours: (24 << 20) + (256 << 20) + (64 << 20) + 4 * (512 << 10) + 11_250 * 650,
                 kernel: 11_250 * (10 << 20),
             }
         );

@@ -190,6 +190,10 @@ pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, Wrong> {
             "has no address",
             "write \"[::]:8080\" for every address",
         )),
+        (false, _) if ip.is_some_and(|ip| ip.contains('%')) => Err(Wrong::new(
+            "an interface is given by its number",
+            "write \"[fe80::1%2]:8080\", with the number that \"ip link\" shows",
+        )),
         (false, _) if ip.is_some() => Err(wrong("between the brackets is no IPv6 address")),
         (false, _) => Err(wrong("not an IP address, and names are not looked up")),
     }
@@ -305,6 +309,7 @@ mod tests {
         assert_eq!(what("::1"), "an IPv6 address needs brackets and a port");
         assert_eq!(what(":8080"), "has no address");
         assert_eq!(what("[:::]:80"), "between the brackets is no IPv6 address");
+        assert!(what("[fe80::1%eth0]:80").contains("by its number"));
         assert_eq!(what("8080"), "not an address and a port");
         assert!(what("localhost:7").contains("names are not looked up"));
         assert!(what("224.0.0.1:7").contains("multicast"));

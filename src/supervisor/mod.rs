@@ -37,6 +37,9 @@ use workers::Workers;
 /// The service manager's status is at most so old, and never sent more often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
+/// Free memory is returned to the kernel no more often: it takes some milliseconds.
+const RETURN_EVERY: Duration = Duration::from_secs(1);
+
 /// How long the workers may take to reset what is left and return.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -76,6 +79,9 @@ pub struct Supervisor {
     /// When a status may be sent again; `None`: nothing has changed since the last.
     status_due: Option<Tick>,
     status_sent: Tick,
+    /// When free memory is to be returned, and was last.
+    return_due: Option<Tick>,
+    returned: Tick,
     /// When the watchdog is to hear of us next.
     watchdog_due: Tick,
     /// When the certificates are to be judged again.
@@ -122,6 +128,7 @@ impl Supervisor {
             .min(self.drained_by)
             .min(self.certificates_due)
             .min(self.status_due.unwrap_or(Tick::NEVER))
+            .min(self.return_due.unwrap_or(Tick::NEVER))
             .min(
                 control
                     .and_then(control::Server::deadline)
@@ -234,7 +241,7 @@ impl Supervisor {
         }
     }
 
-    /// The bell rang: the status is out of date, or a worker has returned.
+    /// The bell rang: the status is out of date, memory is to be returned, or a worker has returned.
     fn handle_bell(&mut self, now: Tick) {
         let rang = self.workers.bell().read().is_ok();
         if rang && self.phase == Phase::Draining && self.workers.have_returned() {
@@ -245,6 +252,13 @@ impl Supervisor {
         }
         if self.status_due.is_some_and(|due| due <= now) {
             self.send_status(now);
+        }
+        if rang && self.workers.memory().is_to_be_returned() {
+            self.return_due = Some(now.max(self.returned + RETURN_EVERY));
+        }
+        if self.return_due.is_some_and(|due| due <= now) {
+            (self.return_due, self.returned) = (None, now);
+            self.workers.memory().return_free();
         }
     }
 

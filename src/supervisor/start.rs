@@ -191,6 +191,8 @@ pub fn start(source: Source) -> Result<Option<Supervisor>, Error> {
         logger,
         status,
         status_due: None,
+        return_due: None,
+        returned: Tick(0),
         status_sent: Tick::now(),
         watchdog_due: Tick::NEVER,
         certificates_due: Tick::now() + JUDGE_EVERY,

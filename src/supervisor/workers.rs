@@ -114,7 +114,12 @@ impl Workers {
         Ok(Workers { common, asked: 0 })
     }
 
-    /// Rung when the status is out of date, or a worker has returned.
+    /// What their buffers are charged to.
+    pub fn memory(&self) -> &Memory {
+        &self.common.memory
+    }
+
+    /// Rung when the status is out of date, memory is to be returned, or a worker has returned.
     pub fn bell(&self) -> &EventFd {
         &self.common.bell
     }

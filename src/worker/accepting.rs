@@ -15,7 +15,6 @@ use crate::config::Pressure;
 use crate::connection::{Connection, Drain, Limits, PARTING, Turn};
 use crate::driver::Driver;
 use crate::logging::{Event, Record, kind};
-use crate::tick::Tick;
 
 /// Most peers taken out of the queue of a socket that is about to be closed: the longest queue.
 const QUEUE_MAX: u32 = 65_535;
@@ -224,11 +223,8 @@ impl<D: Driver> Worker<D> {
                 if speaks_first {
                     self.greet(token);
                 }
-                let mut deadline = Tick::NEVER;
-                self.step(token, |connection, turn| {
-                    deadline = connection.deadline(turn.limits)
-                });
-                self.deadlines.set(token.index, deadline);
+                self.step(token, |_, _| {});
+                self.set_deadline(token);
             }
             Err(errno) => self.step(token, |connection, _| connection.handle_failed(errno)),
         }

@@ -3,7 +3,7 @@
 
 use super::{Worker, find};
 use crate::connection::Connection;
-use crate::driver::Driver;
+use crate::driver::{Driver, Token};
 
 /// Most deadlines judged, and connections asked again after a reload, in one turn.
 const JUDGED: u32 = 256;
@@ -38,10 +38,15 @@ impl<D: Driver> Worker<D> {
                 connection.handle_timeout(turn);
             }
         });
-        // Only now: what it wanted, a send, may have been done at once, and made it another.
+        self.set_deadline(token);
+    }
+
+    /// Sets a connection's deadline, if there still is one. After a step: what was wanted there, a send, may have been
+    /// done at once, and have made it another.
+    pub(super) fn set_deadline(&mut self, token: Token) {
         if let Some((entry, local)) = find(&mut self.table, &self.listeners, token) {
             let deadline = entry.connection.deadline(&local.limits);
-            self.deadlines.set(place, deadline);
+            self.deadlines.set(token.index, deadline);
         }
     }
 

@@ -56,7 +56,7 @@ pub struct Shared<L, S> {
     pub memory: Arc<Memory>,
     /// One place for each worker.
     pub desks: Box<[Desk<L, S>]>,
-    /// Rung for the supervisor when its status is out of date or a worker has returned.
+    /// Rung for the supervisor when its status is out of date, memory is to be returned or a worker has returned.
     pub bell: EventFd,
     /// The status that was last shown is out of date, and the supervisor knows it.
     pub stale: AtomicBool,
@@ -204,6 +204,9 @@ impl<D: Driver> Worker<D> {
             self.recorder.flush(self.now);
         }
         self.publish();
+        if self.shared.memory.has_fallen() {
+            orders::ring(&self.shared.bell);
+        }
         let is_done = self.draining && self.leaving.is_none() && self.table.is_empty();
         !(is_done && self.own_desk().mailbox.close_if_empty())
     }
