@@ -55,9 +55,9 @@ impl Record {
     /// what a service says by itself.
     pub fn is_empty(&self) -> bool {
         let is_silent = self.received == 0 && self.sent == 0;
-        let is_packed = |packed: &Box<Packed>| packed.wire.received > 0;
-        let has_packed = self.packed.as_ref().is_some_and(is_packed);
-        is_silent && !has_packed && matches!(self.reason, Reason::Done | Reason::Reset)
+        let packed = self.packed.as_ref();
+        let is_silent = is_silent && packed.is_none_or(|packed| packed.wire.received == 0);
+        is_silent && matches!(self.reason, Reason::Done | Reason::Reset)
     }
 
     /// What it says.
