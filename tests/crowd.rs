@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, geteuid, sysconf};
 use socket2::SockRef;
 use support::{Daemon, PATIENCE, connect, echo_exact, expect_end, expect_exact, patterned};
@@ -392,6 +393,29 @@ fn out_of_descriptors(workers: u16) {
         let peer = &peers[10];
         echo_exact(peer, b"no harm");
     }
+}
+
+#[test]
+fn a_drain_without_descriptors_serves_those_who_wait_when_others_have_ended() {
+    let _turn = alone();
+    let mut daemon = Daemon::start(&format!(
+        "workers = 1\ndrain_idle = \"500ms\"\ndrain_timeout = \"20s\"\n{LISTENER}"
+    ));
+    leave_descriptors(&daemon, 10);
+    let mut peers: Vec<_> = (0..15).map(|_| connect(daemon.addr())).collect();
+    for mut peer in &peers {
+        peer.write_all(b"hello").expect("write");
+    }
+    let waiting = peers.split_off(10);
+    for peer in &peers {
+        expect_exact(peer, b"hello");
+    }
+    daemon.wait_line("accept paused");
+    daemon.signal(Signal::SIGTERM);
+    for peer in &waiting {
+        expect_exact(peer, b"hello");
+    }
+    assert_eq!(daemon.wait_exit().code(), Some(0));
 }
 
 /// Lowers the daemon's limit of descriptors, so that it can have so many more.

@@ -15,12 +15,20 @@ use crate::config::Pressure;
 use crate::connection::{Connection, Drain, Limits, PARTING, Turn};
 use crate::driver::Driver;
 use crate::logging::{Event, Record, kind};
+use crate::tick::Tick;
 
 /// Most peers taken out of the queue of a socket that is about to be closed: the longest queue.
 const QUEUE_MAX: u32 = 65_535;
 
 /// How long a drain waits for those who have begun at our own sockets: longer than a round trip takes.
 const HANDSHAKES: Duration = Duration::from_millis(250);
+
+/// When sockets of our own are left in a drain, and when at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    pub(super) at: Tick,
+    by: Tick,
+}
 
 /// A listener, as one worker has it.
 #[derive(Debug)]
@@ -275,9 +283,18 @@ impl<D: Driver> Worker<D> {
         self.slots[place] = None;
     }
 
-    /// Accepts nobody any more at all.
+    /// Accepts nobody any more at all. Not yet where there is no descriptor for those who wait, and some of ours are going to
+    /// end: they would be reset.
     #[cold]
     pub(super) fn leave_all(&mut self) {
+        if let Some(leaving) = &mut self.leaving
+            && self.now < leaving.by
+            && self.paused.is_some()
+            && !self.table.is_empty()
+        {
+            leaving.at = leaving.by.min(self.now + HANDSHAKES);
+            return;
+        }
         for place in 0..self.slots.len() {
             self.leave_slot(place);
         }
@@ -357,7 +374,9 @@ impl<D: Driver> Worker<D> {
             }
         }
         if self.slots.iter().any(own) {
-            self.leaving = Some(drain.until.min(self.now + HANDSHAKES));
+            let by = drain.until;
+            let at = by.min(self.now + HANDSHAKES);
+            self.leaving = Some(Leaving { at, by });
         }
         self.draining = true;
         for local in self.listeners.iter_mut().flatten() {

@@ -36,7 +36,7 @@ use crate::logging::{Log, Recorder};
 use crate::metrics::{Counts, Published};
 use crate::service::whoami::About;
 use crate::tick::Tick;
-use accepting::Local;
+use accepting::{Leaving, Local};
 use admission::Admission;
 use deadlines::Deadlines;
 use ending::release;
@@ -113,7 +113,7 @@ pub struct Worker<D: Driver> {
     /// Nobody is accepted any more, and the worker returns with its last connection.
     draining: bool,
     /// Until then it accepts those at our own sockets who had begun before the drain.
-    leaving: Option<Tick>,
+    leaving: Option<Leaving>,
     /// What pressure makes of the limits.
     pressure: config::Pressure,
     recorder: Recorder,
@@ -197,7 +197,7 @@ impl<D: Driver> Worker<D> {
         if self.paused.is_some_and(|until| until <= self.now) {
             self.resume_accept();
         }
-        if self.leaving.is_some_and(|until| until <= self.now) {
+        if self.leaving.is_some_and(|leaving| leaving.at <= self.now) {
             self.leave_all();
         }
         if self.recorder.deadline().is_some_and(|due| due <= self.now) {
@@ -244,7 +244,7 @@ impl<D: Driver> Worker<D> {
             return self.now;
         }
         let paused = self.paused.unwrap_or(Tick::NEVER);
-        let leaving = self.leaving.unwrap_or(Tick::NEVER);
+        let leaving = self.leaving.map_or(Tick::NEVER, |leaving| leaving.at);
         let summary = self.recorder.deadline().unwrap_or(Tick::NEVER);
         let others = paused.min(leaving).min(summary);
         self.deadlines.next().min(others)
