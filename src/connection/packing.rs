@@ -27,7 +27,7 @@ const RETRY: [Duration; 2] = [Duration::from_millis(16), Duration::from_millis(1
 /// leave no room for much for ever. Not sooner, since a promise keeps memory from all others until it is met.
 const LONG: Duration = Duration::from_secs(10);
 
-/// How long it does.
+/// How long one waits for memory at most.
 const WAITING: Duration = Duration::from_secs(30);
 
 /// While others wait for the memory of their frames: bytes that the wire must carry, both ways together, in a time.
@@ -76,7 +76,7 @@ pub(super) struct Packing {
     /// Since when its progress in a frame is counted, and what the wire had carried before.
     marked: Tick,
     mark: u64,
-    /// Something came since it was last told of one.
+    /// Something came since the last turn that it was told of.
     has_heard: bool,
     /// Turns since a flush.
     turns: u8,
