@@ -302,10 +302,12 @@ impl Connection {
     /// That of one who makes too little is its end where others wait for memory.
     pub(super) fn judge_frame(&mut self, turn: &Turn<'_>) {
         let is_silent = turn.now >= self.quiet(Some(PROGRESS.1));
+        // Then it is we who do not go on.
+        let is_ours = self.is_expanding() && self.may_expand(turn.limits);
         let Some(packing) = self.packing_mut() else {
             return;
         };
-        let is_slow = packing.carried() - packing.mark < PROGRESS.0;
+        let is_slow = !is_ours && packing.carried() - packing.mark < PROGRESS.0;
         packing.mark(turn.now);
         if is_slow && turn.memory.is_missed(turn.now) {
             let reason = if is_silent {

@@ -375,6 +375,7 @@ fn who_is_silent_while_we_are_busy_with_what_it_said_is_not_idle() {
         until: Tick(60_000),
     });
     while is_again(&wants) && peer.connection.is_expanding() {
+        peer.memory.miss(peer.now + second * 5);
         peer.wait(5000);
         assert_eq!(peer.connection.reason(), Reason::Done);
         wants = peer.again();
