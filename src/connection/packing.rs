@@ -302,8 +302,8 @@ impl Connection {
     /// That of one who makes too little is its end where others wait for memory.
     pub(super) fn judge_frame(&mut self, turn: &Turn<'_>) {
         let is_silent = turn.now >= self.quiet(Some(PROGRESS.1));
-        // Then it is we who do not go on.
-        let is_ours = self.is_expanding() && self.may_expand(turn.limits);
+        // Of one that takes what it is owed it is we who do not go on.
+        let is_ours = self.is_expanding() && !self.is_owed_much(turn.limits);
         let Some(packing) = self.packing_mut() else {
             return;
         };

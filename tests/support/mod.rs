@@ -295,12 +295,11 @@ impl Daemon {
         }
     }
 
-    /// The first address of a listener.
+    /// The first address of a listener, which may have been told of a moment ago.
     pub fn addr_of(&self, listener: &str) -> SocketAddr {
-        let addresses = self.addresses();
-        let found = addresses.iter().find(|(name, _)| name == listener);
-        let (_, address) = found.unwrap_or_else(|| panic!("no listener {listener} listens"));
-        reachable(*address)
+        let line = self.wait_line(&format!("listening listener={listener} "));
+        let (_, address) = listening(&line).expect("a name and an address");
+        reachable(address)
     }
 
     /// Sends it a signal.
